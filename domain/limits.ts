@@ -1,0 +1,56 @@
+/** Every wait and every bound, with its unit and its reason. */
+
+const SECOND = 1_000
+const MINUTE = 60 * SECOND
+
+/** One bind call to a warm supervisor takes milliseconds; one that takes longer than this counts as dead on arrival. */
+export const bindTimeoutMs = 3 * SECOND
+/** A supervisor that does not accept a connection in this time is not there: it listens before it is called warm. */
+export const connectTimeoutMs = 1 * SECOND
+/** Warm sandboxes tried within one request before it goes cold: each dead one costs up to `connectTimeoutMs`. */
+export const deadOnArrivalMax = 3
+/** From the row of a sandbox to a booted one. Image pulls of several GB fit; nothing healthy takes longer. */
+export const sandboxReadyTimeoutMs = 10 * MINUTE
+/** A session in `creating` after this ends as `failed:start_timeout`, whatever else happens. */
+export const sessionCreatingTimeoutMs = 12 * MINUTE
+/** `?wait=ready` answers at the latest after this, with whatever status the session has. */
+export const waitReadyMaxMs = 60 * SECOND
+/** Events of the journal are collected this long before they are appended as one batch. */
+export const eventBatchMs = 25
+export const eventBatchMax = 200
+/** Heartbeat of the turn activity: a turn whose worker died is taken up elsewhere after this. */
+export const turnHeartbeatMs = 10 * SECOND
+/** A supervisor that cannot be reached for this long during a turn, with its sandbox still listed, counts as lost. */
+export const supervisorLostMs = 15 * SECOND
+/** Comment frames on every event stream, so that proxies and clients can tell a quiet stream from a dead one. */
+export const streamHeartbeatMs = 10 * SECOND
+/** Events a slow client may fall behind in memory before its stream is closed; it resumes by id. */
+export const streamBufferMax = 1_000
+/** Most sandboxes that one session may use up by losing them before it fails as `sandbox_lost`. */
+export const sandboxMovesMax = 10
+/** Sessions that may be live at once before creation answers 429. */
+export const liveSessionsMax = 5_000
+/** Messages that may wait in one session before sending answers 429. */
+export const queuedTurnsMax = 100
+/** Body of a request, in bytes. */
+export const bodyMaxBytes = 10 * 1024 * 1024
+/** Page of a list. */
+export const pageSizeMax = 200
+export const pageSizeDefault = 50
+/** Continue-as-new long before the server's 4,096 events: replay of a long history costs 2 ms a task. */
+export const continueAsNewEvents = 1_500
+/** Safety net of the pool loop; pokes are what drives it. */
+export const poolCheckMs = 30 * SECOND
+/** Back-off of a failing template: doubles from the first to the second figure, with jitter. */
+export const poolBackoffFirstMs = 5 * SECOND
+export const poolBackoffMaxMs = 10 * MINUTE
+/** Failures in a row after which an agent's pool is opened as broken, with the stored reason; one probe per back-off stays allowed. */
+export const poolBreakerFailures = 5
+/** Objects without a row and rows without an object are left alone for this long: they may be in the making. */
+export const ledgerGraceMs = 60 * SECOND
+/** Outbox: every process relays what its writer did not. */
+export const outboxPollMs = 1 * SECOND
+/** Lines of a sandbox' log kept as evidence. */
+export const evidenceLogLines = 200
+/** Characters of an earlier conversation given to a new sandbox when a session moves. */
+export const restoredHistoryMaxChars = 60_000

@@ -1,0 +1,20 @@
+/**
+ * One message of the user and everything the harness does about it.
+ *
+ *   queued ──► running ──► done | failed | cancelled | interrupted
+ *      └─────────────────► cancelled (session ended before it began)
+ *
+ * `interrupted`: the sandbox was lost while it ran; it may be sent again, and is never run twice by itself.
+ */
+export const TURN_STATUSES = ['queued', 'running', 'done', 'failed', 'interrupted', 'cancelled'] as const
+export type TurnStatus = (typeof TURN_STATUSES)[number]
+
+/** A part of a message, in the harness' own shape (`{type: 'text', text}`, `{type: 'tool', …}`, `{type: 'file', …}`). */
+export type MessagePart = { type: string; [key: string]: unknown }
+
+/** What a turn replies: the assistant's message in the shape of the harness API. */
+export type TurnReply = { info: Record<string, unknown>; parts: MessagePart[] }
+
+export type TurnUsage = { input_tokens: number; output_tokens: number; requests: number }
+
+export const isTurnOver = (status: TurnStatus): boolean => status !== 'queued' && status !== 'running'
