@@ -1,0 +1,226 @@
+import { readFileSync } from 'node:fs'
+import path from 'node:path'
+import { CONTAINER_ENV_PREFIX, type Env, envSchema, exampleOf } from './env.ts'
+
+const MINUTE_MS = 60_000
+const HOUR_MS = 60 * MINUTE_MS
+
+/** Settings of the platform, validated. API and worker use the same ones. */
+export type Config = {
+  nodeEnv: string
+  logLevel: string
+  host: string
+  /** 0: any free port. */
+  port: number
+  metricsPort: number
+  /** Metrics of the worker: another port, so that both may run on one machine. */
+  workerMetricsPort: number
+  /** Public URL without a slash at its end. */
+  baseUrl: string
+  uiUsername: string
+  databaseUrl: string
+  masterKey: string
+  encryptionKey: Buffer | null
+  litellm: { apiBase: string; apiKey: string }
+  preinstalledRepo: string
+  temporal: TemporalConfig
+  pool: { size: number; maxProvisioning: number; ttlMs: number; recentAgentHours: number }
+  session: { idleTimeoutMs: number; maxAgeMs: number }
+  /** `CONTAINER_ENV_*`, prefix stripped. */
+  containerEnv: Record<string, string>
+  harness: {
+    /** Harness id → image of a new agent with that harness. */
+    images: Record<string, string>
+    /** Absolute folders with further harness folders in them. */
+    path: string[]
+  }
+  k8s: { namespace: string; imagePullPolicy: 'Never' | 'IfNotPresent' | 'Always' }
+  sandbox: {
+    driver: 'local' | 'kubernetes'
+    localDir: string
+    /** Host under which local sandboxes are reached. */
+    localHost: string
+    /** Address on which they listen. */
+    localListen: string
+  }
+  /** Absolute. */
+  dataDir: string
+  linear: { clientId: string; clientSecret: string; webhookSecret: string } | null
+  /** Sentences to log at every start. */
+  warnings: string[]
+}
+
+export type TemporalConfig = {
+  address: string
+  namespace: string
+  apiKey: string | null
+  /** null: plain connection. The keys are those of Temporal's `TLSConfig`. */
+  tls: {
+    serverNameOverride?: string
+    serverRootCACertificate?: Buffer
+    clientCertPair?: { crt: Buffer; key: Buffer }
+  } | null
+  uiUrl: string | null
+}
+
+export type SettingProblem = { key: string; reason: string }
+
+/** Not one setting but all that are wrong, each with its reason and an example. No value is shown: it may be a secret. */
+export class ConfigError extends Error {
+  override name = 'ConfigError'
+  readonly problems: SettingProblem[]
+  constructor(problems: SettingProblem[]) {
+    const lines = problems.map(({ key, reason }) => `  ${key} ${reason}\n      for example ${exampleOf(key)}`)
+    super(`${problems.length === 1 ? '1 setting is' : `${problems.length} settings are`} wrong:\n${lines.join('\n')}`)
+    this.problems = problems
+  }
+}
+
+type RawEnv = Record<string, string | undefined>
+
+const schemaProblems = (given: RawEnv): SettingProblem[] => {
+  const seen = new Set<string>()
+  return (envSchema.safeParse(given).error?.issues ?? []).flatMap((issue) => {
+    const key = String(issue.path[0])
+    if (seen.has(key)) return []
+    seen.add(key)
+    return [{ key, reason: given[key] === undefined ? 'is required and not set' : issue.message }]
+  })
+}
+
+/** Rules over several settings; they look at the text, so that they are reported together with the others. */
+const crossProblems = (given: RawEnv): SettingProblem[] => {
+  const problems: SettingProblem[] = []
+  const has = (key: string): boolean => given[key] !== undefined
+  if (given['NODE_ENV'] === 'production' && !has('ENCRYPTION_KEY'))
+    problems.push({
+      key: 'ENCRYPTION_KEY',
+      reason: 'is required when NODE_ENV is production: 32 bytes as base64 (openssl rand -base64 32)',
+    })
+  const [cert, key] = ['TEMPORAL_TLS_CLIENT_CERT_PATH', 'TEMPORAL_TLS_CLIENT_KEY_PATH'] as const
+  if (has(cert) && !has(key)) problems.push({ key, reason: `is required with ${cert}` })
+  if (has(key) && !has(cert)) problems.push({ key: cert, reason: `is required with ${key}` })
+  if (given['TEMPORAL_TLS'] === 'false') {
+    const tls = Object.keys(given).find((name) => name.startsWith('TEMPORAL_TLS_'))
+    if (tls !== undefined) problems.push({ key: 'TEMPORAL_TLS', reason: `must not be false when ${tls} is set` })
+  }
+  return problems
+}
+
+const containerEnvOf = (given: RawEnv): { env: Record<string, string>; problems: SettingProblem[] } => {
+  const env: Record<string, string> = {}
+  const problems: SettingProblem[] = []
+  for (const [key, value] of Object.entries(given)) {
+    if (!key.startsWith(CONTAINER_ENV_PREFIX) || value === undefined) continue
+    const name = key.slice(CONTAINER_ENV_PREFIX.length)
+    if (/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) env[name] = value
+    else problems.push({ key, reason: `must name a variable after ${CONTAINER_ENV_PREFIX}` })
+  }
+  return { env, problems }
+}
+
+const LINEAR = ['LINEAR_CLIENT_ID', 'LINEAR_CLIENT_SECRET', 'LINEAR_WEBHOOK_SECRET'] as const
+
+const warningsOf = (env: Env, containerEnv: Record<string, string>): string[] => {
+  const warnings: string[] = []
+  if (env.ENCRYPTION_KEY === undefined)
+    warnings.push('ENCRYPTION_KEY is not set: secrets of agents and OAuth tokens are stored as plain text.')
+  const missing = LINEAR.filter((key) => env[key] === undefined)
+  if (missing.length > 0 && missing.length < LINEAR.length)
+    warnings.push(`Linear stays off: ${missing.join(' and ')} ${missing.length === 1 ? 'is' : 'are'} not set.`)
+  for (const name of Object.keys(containerEnv))
+    if (/(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$/i.test(name))
+      warnings.push(`${CONTAINER_ENV_PREFIX}${name} looks like a secret: agents can read it.`)
+  return warnings
+}
+
+const temporalOf = (env: Env): TemporalConfig => {
+  const { TEMPORAL_TLS_CLIENT_CERT_PATH: cert, TEMPORAL_TLS_CLIENT_KEY_PATH: key } = env
+  const { TEMPORAL_TLS_SERVER_CA_CERT_PATH: ca, TEMPORAL_TLS_SERVER_NAME: name } = env
+  const anyTls = [cert, key, ca, name].some((value) => value !== undefined)
+  const on = env.TEMPORAL_TLS ?? (anyTls || env.TEMPORAL_API_KEY !== undefined)
+  return {
+    address: env.TEMPORAL_ADDRESS,
+    namespace: env.TEMPORAL_NAMESPACE,
+    apiKey: env.TEMPORAL_API_KEY ?? null,
+    tls: !on
+      ? null
+      : {
+          ...(name === undefined ? {} : { serverNameOverride: name }),
+          ...(ca === undefined ? {} : { serverRootCACertificate: readFileSync(ca) }),
+          ...(cert === undefined || key === undefined
+            ? {}
+            : { clientCertPair: { crt: readFileSync(cert), key: readFileSync(key) } }),
+        },
+    uiUrl: env.TEMPORAL_UI_URL ?? null,
+  }
+}
+
+const linearOf = (env: Env): Config['linear'] => {
+  const { LINEAR_CLIENT_ID: clientId, LINEAR_CLIENT_SECRET: clientSecret, LINEAR_WEBHOOK_SECRET: webhookSecret } = env
+  if (clientId === undefined || clientSecret === undefined || webhookSecret === undefined) return null
+  return { clientId, clientSecret, webhookSecret }
+}
+
+const harnessImages = (env: Env): Record<string, string> => ({
+  opencode: env.K8S_HARNESS_IMAGE_OPENCODE ?? env.K8S_HARNESS_IMAGE,
+  'claude-agent-sdk': env.K8S_HARNESS_IMAGE_CLAUDE_SDK ?? env.K8S_HARNESS_IMAGE,
+  'claude-code': env.K8S_HARNESS_IMAGE_CLAUDE_CODE ?? env.K8S_HARNESS_IMAGE,
+  codex: env.K8S_HARNESS_IMAGE_CODEX ?? env.K8S_HARNESS_IMAGE,
+})
+
+const sandboxOf = (env: Env, dataDir: string): Config['sandbox'] => ({
+  driver: env.SANDBOX_DRIVER,
+  localDir: path.resolve(env.LOCAL_SANDBOX_DIR ?? path.join(dataDir, 'sandboxes')),
+  localHost: env.LOCAL_SANDBOX_HOST,
+  localListen: env.LOCAL_SANDBOX_LISTEN,
+})
+
+/**
+ * Validates all settings at once. An empty string counts as unset.
+ * @throws ConfigError with every wrong setting
+ */
+export const loadConfig = (raw: RawEnv): Config => {
+  const given = Object.fromEntries(Object.entries(raw).filter(([, value]) => value !== undefined && value !== ''))
+  const containerEnv = containerEnvOf(given)
+  const problems = [...schemaProblems(given), ...crossProblems(given), ...containerEnv.problems]
+  if (problems.length > 0) throw new ConfigError(problems)
+  const env = envSchema.parse(given)
+  const dataDir = path.resolve(env.LAP_DATA_DIR)
+  return {
+    nodeEnv: env.NODE_ENV,
+    logLevel: env.LOG_LEVEL,
+    host: env.HOST,
+    port: env.PORT,
+    metricsPort: env.METRICS_PORT,
+    workerMetricsPort: env.WORKER_METRICS_PORT,
+    baseUrl: env.BASE_URL ?? env.RENDER_EXTERNAL_URL ?? `http://localhost:${env.PORT}`,
+    uiUsername: env.UI_USERNAME,
+    databaseUrl: env.DATABASE_URL,
+    masterKey: env.MASTER_KEY,
+    encryptionKey: env.ENCRYPTION_KEY ?? null,
+    litellm: { apiBase: env.LITELLM_API_BASE, apiKey: env.LITELLM_API_KEY },
+    preinstalledRepo: env.PREINSTALLED_GITHUB_REPO,
+    temporal: temporalOf(env),
+    pool: {
+      size: env.WARM_POOL_SIZE,
+      maxProvisioning: env.WARM_POOL_MAX_PROVISIONING,
+      ttlMs: env.WARM_POOL_TTL_MINUTES * MINUTE_MS,
+      recentAgentHours: env.WARM_POOL_RECENT_AGENT_HOURS,
+    },
+    session: { idleTimeoutMs: env.SESSION_IDLE_TIMEOUT_MINUTES * MINUTE_MS, maxAgeMs: env.SESSION_MAX_HOURS * HOUR_MS },
+    containerEnv: containerEnv.env,
+    harness: {
+      images: harnessImages(env),
+      path: (env.HARNESS_PATH ?? '')
+        .split(':')
+        .filter((folder) => folder !== '')
+        .map((folder) => path.resolve(folder)),
+    },
+    k8s: { namespace: env.K8S_NAMESPACE, imagePullPolicy: env.K8S_IMAGE_PULL_POLICY },
+    sandbox: sandboxOf(env, dataDir),
+    dataDir,
+    linear: linearOf(env),
+    warnings: warningsOf(env, containerEnv.env),
+  }
+}

@@ -1,0 +1,180 @@
+import { accessSync, constants, existsSync, readFileSync, statSync } from 'node:fs'
+import { parse } from 'dotenv'
+import { z } from 'zod'
+import { databaseUrlProblem } from './database-url.ts'
+
+/**
+ * Every setting: its rule, its default and an example of a right value. Adding one here needs a line in `.env.example` and a row in
+ * `docs/settings.md`; a test compares the three.
+ */
+
+type Doc = { example: string; default?: string }
+const docs = z.registry<Doc>()
+
+const text = z.string()
+
+/** Whole number in base ten. An empty string never comes here: it counts as unset. */
+const integer = (min: number, max: number, unit: string) =>
+  text
+    .refine((value) => /^\d{1,9}$/.test(value) && Number(value) >= min && Number(value) <= max, {
+      error: `must be a whole number of ${unit} from ${min} to ${max}`,
+    })
+    .transform(Number)
+
+const port = text
+  .refine((value) => /^\d{1,5}$/.test(value) && Number(value) <= 65_535, {
+    error: 'must be a port number from 0 to 65535 (0: any free port)',
+  })
+  .transform(Number)
+
+const oneOf = <const T extends readonly [string, ...string[]]>(values: T) =>
+  text.pipe(z.enum(values, { error: `must be one of ${values.join(', ')}` }))
+
+/** Base URL without the slashes at its end, so that paths can be appended. */
+const httpUrl = text
+  .refine(
+    (value) => {
+      const url = URL.parse(value)
+      return (url?.protocol === 'http:' || url?.protocol === 'https:') && url.search === '' && url.hash === ''
+    },
+    { error: 'must be an http:// or https:// URL without query and fragment' },
+  )
+  .transform((value) => value.replace(/\/+$/, ''))
+
+const noEdgeSpace = (value: string): boolean => value === value.trim()
+const secret = text.refine(noEdgeSpace, { error: 'must not begin or end with white space' })
+
+const GIT_URL = /^((https?|ssh|git|file):\/\/\S+|[\w.-]+@[\w.-]+:\S+|\/\S+)$/
+const gitUrl = text.regex(GIT_URL, { error: 'must be a git URL (https, ssh, git or file) or an absolute path' })
+
+const databaseUrl = text.superRefine((value, context) => {
+  const problem = databaseUrlProblem(value)
+  if (problem !== null) context.addIssue({ code: 'custom', message: problem })
+})
+
+const encryptionKey = text
+  .refine(
+    (value) => {
+      const bytes = Buffer.from(value, 'base64')
+      return bytes.length === 32 && bytes.toString('base64').replace(/=+$/, '') === value.replace(/=+$/, '')
+    },
+    { error: 'must be the base64 form of exactly 32 bytes (openssl rand -base64 32)' },
+  )
+  .transform((value) => Buffer.from(value, 'base64'))
+
+const dnsLabel = text.regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, {
+  error: 'must be a DNS label: lower-case letters, digits and hyphens, at most 63',
+})
+const hostPort = text.regex(/^(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}$/, { error: 'must be host:port, without a scheme' })
+const host = text.regex(/^[\w.:-]+$/, { error: 'must be a host name or an IP address' })
+const image = text.regex(/^\S+$/, { error: 'must be an image reference without white space' })
+const flag = oneOf(['true', 'false']).transform((value) => value === 'true')
+const isReadable = (file: string): boolean => {
+  try {
+    accessSync(file, constants.R_OK)
+    return statSync(file).isFile()
+  } catch {
+    return false
+  }
+}
+const readableFile = text.refine(isReadable, { error: 'must be the path of a file that this process can read' })
+
+/** A rule reads the text of a variable. */
+type Rule = z.ZodType<unknown, string>
+
+const documented = <T extends z.ZodType>(rule: T, doc: Doc): T => {
+  docs.add(rule, doc)
+  return rule
+}
+const required = <T extends Rule>(rule: T, example: string) => documented(text.pipe(rule), { example })
+const optional = <T extends Rule>(rule: T, example: string) => documented(rule.optional(), { example })
+const withDefault = <T extends Rule>(rule: T, value: string) =>
+  documented(text.prefault(value).pipe(rule), { example: value, default: value })
+
+export const envSchema = z.object({
+  DATABASE_URL: required(databaseUrl, 'postgresql://lap:password@localhost:5432/lap'),
+  MASTER_KEY: required(secret.min(8, { error: 'must have at least 8 characters' }), 'lap-0f3c9a…'),
+  LITELLM_API_BASE: required(httpUrl, 'https://litellm.example.com'),
+  LITELLM_API_KEY: required(secret, 'sk-…'),
+  PREINSTALLED_GITHUB_REPO: required(gitUrl, 'https://github.com/BerriAI/litellm'),
+
+  NODE_ENV: withDefault(text, 'development'),
+  LOG_LEVEL: withDefault(oneOf(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']), 'info'),
+  HOST: withDefault(host, '127.0.0.1'),
+  PORT: withDefault(port, '3000'),
+  METRICS_PORT: withDefault(port, '9090'),
+  WORKER_METRICS_PORT: withDefault(port, '9091'),
+  BASE_URL: optional(httpUrl, 'https://lap.example.com'),
+  RENDER_EXTERNAL_URL: optional(httpUrl, 'https://lap.onrender.com'),
+  UI_USERNAME: withDefault(text, 'admin'),
+  ENCRYPTION_KEY: optional(encryptionKey, 'q3Zt8X…Jw0='),
+
+  WARM_POOL_SIZE: withDefault(integer(0, 10_000, 'sandboxes'), '2'),
+  WARM_POOL_MAX_PROVISIONING: withDefault(integer(1, 1_000, 'sandboxes'), '2'),
+  WARM_POOL_TTL_MINUTES: withDefault(integer(1, 10_080, 'minutes'), '30'),
+  WARM_POOL_RECENT_AGENT_HOURS: withDefault(integer(1, 8_760, 'hours'), '24'),
+  SESSION_IDLE_TIMEOUT_MINUTES: withDefault(integer(1, 10_080, 'minutes'), '30'),
+  SESSION_MAX_HOURS: withDefault(integer(1, 720, 'hours'), '24'),
+
+  TEMPORAL_ADDRESS: withDefault(hostPort, 'localhost:7233'),
+  TEMPORAL_NAMESPACE: withDefault(text, 'lap'),
+  TEMPORAL_API_KEY: optional(secret, 'eyJ…'),
+  TEMPORAL_TLS: optional(flag, 'true'),
+  TEMPORAL_TLS_SERVER_NAME: optional(host, 'temporal.example.com'),
+  TEMPORAL_TLS_SERVER_CA_CERT_PATH: optional(readableFile, '/etc/temporal/ca.pem'),
+  TEMPORAL_TLS_CLIENT_CERT_PATH: optional(readableFile, '/etc/temporal/client.pem'),
+  TEMPORAL_TLS_CLIENT_KEY_PATH: optional(readableFile, '/etc/temporal/client.key'),
+  TEMPORAL_UI_URL: optional(httpUrl, 'https://temporal-ui.example.com'),
+
+  SANDBOX_DRIVER: withDefault(oneOf(['kubernetes', 'local']), 'kubernetes'),
+  LAP_DATA_DIR: withDefault(text, '.lap'),
+  LOCAL_SANDBOX_DIR: optional(text, '/var/lib/lap/sandboxes'),
+  LOCAL_SANDBOX_HOST: withDefault(host, '127.0.0.1'),
+  LOCAL_SANDBOX_LISTEN: withDefault(host, '127.0.0.1'),
+  HARNESS_PATH: optional(text, '/opt/harnesses:/home/me/harnesses'),
+  K8S_HARNESS_IMAGE: withDefault(image, 'opencode-sandbox:dev'),
+  K8S_HARNESS_IMAGE_OPENCODE: optional(image, 'registry.example.com/lap/opencode:1.0.0'),
+  K8S_HARNESS_IMAGE_CLAUDE_SDK: optional(image, 'registry.example.com/lap/claude-sdk:1.0.0'),
+  K8S_HARNESS_IMAGE_CLAUDE_CODE: optional(image, 'registry.example.com/lap/claude-code:1.0.0'),
+  K8S_HARNESS_IMAGE_CODEX: optional(image, 'registry.example.com/lap/codex:1.0.0'),
+  K8S_NAMESPACE: withDefault(dnsLabel, 'default'),
+  K8S_IMAGE_PULL_POLICY: withDefault(oneOf(['Never', 'IfNotPresent', 'Always']), 'Never'),
+
+  LINEAR_CLIENT_ID: optional(text, '0f3c…'),
+  LINEAR_CLIENT_SECRET: optional(secret, '9a1b…'),
+  LINEAR_WEBHOOK_SECRET: optional(secret, 'lin_wh_…'),
+})
+
+export type Env = z.output<typeof envSchema>
+export type SettingName = keyof Env
+
+/** Settings whose names are free: the rest of the name is the variable inside the sandbox. */
+export const CONTAINER_ENV_PREFIX = 'CONTAINER_ENV_'
+
+/** A right line for a setting. */
+export const exampleOf = (name: string): string => {
+  const rule = (envSchema.shape as Record<string, z.ZodType>)[name]
+  return rule === undefined
+    ? `${CONTAINER_ENV_PREFIX}HTTP_PROXY=http://proxy:3128`
+    : `${name}=${docs.get(rule)?.example}`
+}
+
+/** Names of all settings with their default, in the order of `.env.example`; `null`: none, or made from others. */
+export const settingDefaults = (): { name: string; required: boolean; default: string | null }[] =>
+  Object.entries(envSchema.shape as Record<string, z.ZodType>).map(([name, rule]) => ({
+    name,
+    required: !rule.safeParse(undefined).success,
+    default: docs.get(rule)?.default ?? null,
+  }))
+
+/**
+ * The environment of this process; outside production, what `.env` at the root says besides. A variable of the process wins, unless it is
+ * empty.
+ */
+export const readEnv = (root: string): Record<string, string | undefined> => {
+  const own = process.env
+  const file = `${root}/.env`
+  if (own['NODE_ENV'] === 'production' || !existsSync(file)) return { ...own }
+  const given = Object.fromEntries(Object.entries(own).filter(([, value]) => value !== ''))
+  return { ...parse(readFileSync(file)), ...given }
+}
