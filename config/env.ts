@@ -104,7 +104,8 @@ export const envSchema = z.object({
   PORT: withDefault(port, '3000'),
   METRICS_PORT: withDefault(port, '9090'),
   WORKER_METRICS_PORT: withDefault(port, '9091'),
-  BASE_URL: optional(httpUrl, 'https://lap.example.com'),
+  // Its default follows RENDER_EXTERNAL_URL and PORT.
+  BASE_URL: documented(httpUrl.optional(), { example: 'https://lap.example.com', default: 'http://localhost:3000' }),
   RENDER_EXTERNAL_URL: optional(httpUrl, 'https://lap.onrender.com'),
   UI_USERNAME: withDefault(text, 'admin'),
   ENCRYPTION_KEY: optional(encryptionKey, 'q3Zt8X…Jw0='),
