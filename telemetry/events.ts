@@ -1,0 +1,237 @@
+import type { SandboxPurpose } from '../domain/sandbox.ts'
+import type { ClaimOutcome, EndReason, FailureCode, SpawnMode, StartPhases } from '../domain/session.ts'
+import type { TurnStatus } from '../domain/turn.ts'
+import type { Logger } from './log.ts'
+import type { Metrics } from './metrics.ts'
+
+/**
+ * One function a business event: it writes one log line, whose `event` is the function's name in snake case, and counts. Fields are those of the
+ * line; ids are in lines only, never in labels.
+ */
+export type Telemetry = { log: Logger; metrics: Metrics }
+
+type SessionIds = { session_id: string; agent_id: string }
+type SandboxIds = { sandbox_id: string; agent_id: string }
+
+const seconds = (ms: number): number => Math.max(0, ms) / 1_000
+
+// --- claims
+
+/** The pool was asked for a sandbox. */
+export const claimed = (
+  { log, metrics }: Telemetry,
+  fields: SessionIds & {
+    outcome: ClaimOutcome
+    sandbox_id: string | null
+    sandbox_age_ms?: number | null
+    attempt?: number
+  },
+): void => {
+  metrics.poolClaim.inc({ outcome: fields.outcome })
+  const hit = fields.outcome === 'hit' || fields.outcome === 'hit_shared'
+  ;(hit ? metrics.poolHit : metrics.poolMiss).inc()
+  log.info({ event: 'claimed', ...fields }, `claim: ${fields.outcome}`)
+}
+
+// --- sessions
+
+/** A session's row is there; what the pool said is counted by `claimed`. */
+export const sessionCreated = (
+  { log }: Telemetry,
+  fields: SessionIds & { spawn_mode: SpawnMode; title?: string | null },
+): void => log.info({ event: 'session_created', ...fields }, 'session created')
+
+/**
+ * A session became ready for the first time.
+ * @param fields.phases moment → ms since the request, as stored with the session
+ */
+export const sessionReady = (
+  { log, metrics }: Telemetry,
+  fields: SessionIds & {
+    spawn_mode: SpawnMode
+    sandbox_id: string
+    attempt: number
+    duration_ms: number
+    phases?: StartPhases
+  },
+): void => {
+  const { spawn_mode: path, phases = {} } = fields
+  metrics.sessionSpawn.inc({ path, result: 'success' })
+  metrics.sessionSpawnDuration.observe({ path }, seconds(fields.duration_ms))
+  const moments = Object.entries(phases).toSorted(([, a], [, b]) => a - b)
+  for (const [index, [phase, begin]] of moments.entries()) {
+    const end = moments[index + 1]?.[1] ?? fields.duration_ms
+    metrics.sessionPhaseDuration.observe({ phase }, seconds(end - begin))
+  }
+  log.info({ event: 'session_ready', ...fields }, `session ready after ${Math.round(fields.duration_ms)} ms (${path})`)
+}
+
+/** A session ended because of a failure, during its start or later. */
+export const sessionFailed = (
+  { log, metrics }: Telemetry,
+  fields: SessionIds & { code: FailureCode; reason: string; spawn_mode: SpawnMode; starting: boolean },
+): void => {
+  const { spawn_mode: path, code } = fields
+  if (fields.starting) {
+    metrics.sessionSpawn.inc({ path, result: 'failed' })
+    metrics.sessionSpawnFailure.inc({ path, reason: code })
+  }
+  metrics.sessionDeath.inc({ reason: `failed:${code}` })
+  log.warn({ event: 'session_failed', ...fields }, `session failed: ${code}`)
+}
+
+/** A session ended as it should. */
+export const sessionEnded = ({ log, metrics }: Telemetry, fields: SessionIds & { reason: EndReason }): void => {
+  metrics.sessionDeath.inc({ reason: fields.reason })
+  log.info({ event: 'session_ended', ...fields }, `session ended: ${fields.reason}`)
+}
+
+/** A live session lost its sandbox and goes on in another one. */
+export const sandboxMoved = (
+  { log, metrics }: Telemetry,
+  fields: SessionIds & { reason: string; attempt: number; sandbox_id: string | null; interrupted_turn: string | null },
+): void => {
+  metrics.sandboxMoved.inc({ reason: fields.reason })
+  log.warn({ event: 'sandbox_moved', ...fields }, `session moves to another sandbox: ${fields.reason}`)
+}
+
+// --- turns
+
+export const turnStarted = (
+  { log }: Telemetry,
+  fields: { session_id: string; turn_id: string; sandbox_id: string },
+): void => log.info({ event: 'turn_started', ...fields }, 'turn started')
+
+/** A turn is over, in whatever way. `duration_ms` is null if it never ran. */
+export const turnFinished = (
+  { log, metrics }: Telemetry,
+  fields: {
+    session_id: string
+    turn_id: string
+    status: TurnStatus
+    duration_ms: number | null
+    error_code?: string | null
+  },
+): void => {
+  const { status } = fields
+  metrics.turns.inc({ status })
+  if (fields.duration_ms !== null) metrics.turnDuration.observe({ status }, seconds(fields.duration_ms))
+  log.info({ event: 'turn_finished', ...fields }, `turn ${status}`)
+}
+
+/** Events were appended to a session's log. Too frequent for a line. */
+export const eventsAppended = ({ metrics }: Telemetry, count: number): void => {
+  metrics.eventsAppended.inc(count)
+}
+
+// --- sandboxes
+
+/** A sandbox is being started. */
+export const sandboxProvisioning = ({ log }: Telemetry, fields: SandboxIds & { purpose: SandboxPurpose }): void =>
+  log.info({ event: 'sandbox_provisioning', ...fields }, `sandbox provisioning (${fields.purpose})`)
+
+/** A sandbox of the pool can be claimed. `duration_ms`: since its row. */
+export const sandboxWarm = ({ log, metrics }: Telemetry, fields: SandboxIds & { duration_ms: number }): void => {
+  metrics.poolProvision.inc({ result: 'success' })
+  metrics.poolProvisionDuration.observe(seconds(fields.duration_ms))
+  log.info({ event: 'sandbox_warm', ...fields }, `sandbox warm after ${Math.round(fields.duration_ms)} ms`)
+}
+
+/**
+ * A sandbox did not start, or was lost. `stage`: `start`, `warm` (while it waited for a claim), `claim` (dead on arrival), `session`.
+ */
+export const sandboxFailed = (
+  { log, metrics }: Telemetry,
+  fields: SandboxIds & {
+    purpose: SandboxPurpose
+    stage: 'start' | 'warm' | 'claim' | 'session'
+    code: FailureCode
+    message: string
+    session_id?: string | null
+  },
+): void => {
+  if (fields.purpose === 'pool' && fields.stage === 'start') metrics.poolProvision.inc({ result: 'failed' })
+  metrics.sandboxFailure.inc({ purpose: fields.purpose, reason: fields.code })
+  if (fields.code === 'oom_killed') metrics.sandboxOomKilled.inc()
+  log.warn({ event: 'sandbox_failed', ...fields }, `sandbox failed: ${fields.code}`)
+}
+
+/** A sandbox and everything of it was removed. `reason` for instance `session_ended`, `ttl`, `drift`, `drain`. */
+export const sandboxRemoved = ({ log }: Telemetry, fields: SandboxIds & { reason?: string | null }): void =>
+  log.info({ event: 'sandbox_removed', ...fields }, 'sandbox removed')
+
+// --- the pool's decisions
+
+export const poolDecided = (
+  { log }: Telemetry,
+  fields: { agent_id: string; decision: string; reason: string; share: number; warm: number; provisioning: number },
+): void => log.debug({ event: 'pool_decided', ...fields }, `pool: ${fields.decision}`)
+
+export const poolBackedOff = (
+  { log }: Telemetry,
+  fields: { agent_id: string; failures: number; until: Date; reason: string },
+): void =>
+  log.warn({ event: 'pool_backed_off', ...fields }, `pool backs off after ${fields.failures} failures in a row`)
+
+export const poolBreakerOpened = ({ log, metrics }: Telemetry, fields: { agent_id: string; reason: string }): void => {
+  metrics.poolBreaker.inc()
+  log.error({ event: 'pool_breaker_opened', ...fields }, 'pool stopped: the template keeps failing')
+}
+
+// --- outbox, ledger, streams
+
+export const outboxSent = (
+  { log, metrics }: Telemetry,
+  fields: { kind: string; subject: string; attempts: number; err?: unknown },
+): void => {
+  const failed = fields.err !== undefined
+  metrics.outboxSent.inc({ kind: fields.kind, result: failed ? 'failed' : 'success' })
+  if (failed) log.warn({ event: 'outbox_failed', ...fields }, `outbox: ${fields.kind} failed`)
+  else log.debug({ event: 'outbox_sent', ...fields }, `outbox: ${fields.kind}`)
+}
+
+/** Rows, objects and workflows were compared. Counts of what was repaired; a line only if there was something. */
+export const ledgerChecked = (
+  { log }: Telemetry,
+  fields: {
+    rows_gone: number
+    objects_removed: number
+    workflows_started: number
+    sandboxes_released: number
+    leaked: number
+  },
+): void => {
+  const repaired = Object.values(fields).some((count) => count > 0)
+  if (repaired) log.warn({ event: 'ledger_repaired', ...fields }, 'ledger: differences repaired')
+  else log.debug({ event: 'ledger_checked' }, 'ledger: no difference')
+}
+
+/**
+ * An event stream was opened.
+ * @returns call it once when the stream is over; `slow` if its client was dropped for taking too little
+ */
+export const streamOpened = (
+  { log, metrics }: Telemetry,
+  fields: { session_id: string },
+): ((end: 'closed' | 'ended' | 'slow') => void) => {
+  metrics.streamsOpen.inc()
+  let open = true
+  return (end) => {
+    if (!open) return
+    open = false
+    metrics.streamsOpen.dec()
+    if (end !== 'slow') return
+    metrics.streamsDropped.inc()
+    log.warn({ event: 'stream_dropped', ...fields }, 'event stream dropped: its client is too slow')
+  }
+}
+
+/** A request was answered. `route` is the pattern (`/agents/{id}`), never the path. */
+export const requestAnswered = (
+  { log, metrics }: Telemetry,
+  fields: { method: string; route: string; status: number; duration_ms: number },
+): void => {
+  const { method, route, status } = fields
+  metrics.httpDuration.observe({ method, route, status: `${Math.floor(status / 100)}xx` }, seconds(fields.duration_ms))
+  log[status >= 500 ? 'error' : 'info']({ event: 'request', ...fields }, `${method} ${route} ${status}`)
+}

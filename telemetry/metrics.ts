@@ -1,0 +1,185 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { SANDBOX_STATES } from '../domain/sandbox.ts'
+import { SESSION_STATUSES } from '../domain/session.ts'
+
+/** Seconds. Warm starts take milliseconds, cold ones seconds, image pulls minutes. */
+const START_BUCKETS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600]
+const PHASE_BUCKETS = [0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300]
+const TURN_BUCKETS = [0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3_600]
+const FAST_BUCKETS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30]
+
+/** What the gauges show, read at each scrape. A count that is not given is not touched; a state that is not in a record counts as 0. */
+export type GaugeValues = {
+  /** Sandboxes by state. */
+  sandboxes?: Partial<Record<string, number>>
+  /** Sandboxes made for the pool, by state. */
+  pool?: Partial<Record<string, number>>
+  /** Sessions by status. */
+  sessions?: Partial<Record<string, number>>
+  /** Rows that no relay has sent yet. */
+  outbox?: number
+  /** Sandboxes of ended sessions, and objects without a row, past the grace time. Must be 0. */
+  leakedSandboxes?: number
+}
+
+/** No label holds an id, so the number of series does not grow with use. */
+export type Metrics = ReturnType<typeof createMetrics>
+
+const sessionMetrics = (registers: Registry[]) => ({
+  sessionSpawn: new Counter({
+    name: 'session_spawn_total',
+    help: 'Sessions that became ready or failed, by path (warm, cold)',
+    labelNames: ['path', 'result'],
+    registers,
+  }),
+  sessionSpawnFailure: new Counter({
+    name: 'session_spawn_failure_total',
+    help: 'Sessions that failed to start, by path and failure code',
+    labelNames: ['path', 'reason'],
+    registers,
+  }),
+  sessionSpawnDuration: new Histogram({
+    name: 'session_spawn_duration_seconds',
+    help: 'From the request to a ready session',
+    labelNames: ['path'],
+    buckets: START_BUCKETS,
+    registers,
+  }),
+  sessionPhaseDuration: new Histogram({
+    name: 'session_phase_duration_seconds',
+    help: 'Time spent in each phase of the start',
+    labelNames: ['phase'],
+    buckets: PHASE_BUCKETS,
+    registers,
+  }),
+  sessionDeath: new Counter({
+    name: 'session_death_total',
+    help: 'Sessions that ended, by reason',
+    labelNames: ['reason'],
+    registers,
+  }),
+  sandboxMoved: new Counter({
+    name: 'session_sandbox_moved_total',
+    help: 'Sandboxes lost by live sessions, which went on in another one, by failure code',
+    labelNames: ['reason'],
+    registers,
+  }),
+  turns: new Counter({ name: 'turn_total', help: 'Turns that are over, by status', labelNames: ['status'], registers }),
+  turnDuration: new Histogram({
+    name: 'turn_duration_seconds',
+    help: 'From the start of a turn to its end',
+    labelNames: ['status'],
+    buckets: TURN_BUCKETS,
+    registers,
+  }),
+})
+
+const poolMetrics = (registers: Registry[]) => ({
+  poolHit: new Counter({ name: 'warm_pool_hit_total', help: 'Sessions served by the pool', registers }),
+  poolMiss: new Counter({ name: 'warm_pool_miss_total', help: 'Sessions not served by the pool', registers }),
+  poolClaim: new Counter({
+    name: 'warm_pool_claim_total',
+    help: 'Claims by outcome (hit, hit_shared, miss_…)',
+    labelNames: ['outcome'],
+    registers,
+  }),
+  poolProvision: new Counter({
+    name: 'warm_pool_provision_total',
+    help: 'Sandboxes started for the pool, by result',
+    labelNames: ['result'],
+    registers,
+  }),
+  poolProvisionDuration: new Histogram({
+    name: 'warm_pool_provision_duration_seconds',
+    help: 'From the row of a sandbox to warm',
+    buckets: PHASE_BUCKETS,
+    registers,
+  }),
+  poolBreaker: new Counter({
+    name: 'warm_pool_breaker_opened_total',
+    help: 'Pools stopped because their template keeps failing',
+    registers,
+  }),
+  sandboxFailure: new Counter({
+    name: 'sandbox_failure_total',
+    help: 'Sandboxes that failed, by purpose and failure code',
+    labelNames: ['purpose', 'reason'],
+    registers,
+  }),
+  sandboxOomKilled: new Counter({
+    name: 'sandbox_oom_killed_total',
+    help: 'Sandboxes killed because their memory ran out',
+    registers,
+  }),
+})
+
+const serverMetrics = (registers: Registry[]) => ({
+  httpDuration: new Histogram({
+    name: 'http_request_duration_seconds',
+    help: 'Requests by method, route pattern and status class',
+    labelNames: ['method', 'route', 'status'],
+    buckets: FAST_BUCKETS,
+    registers,
+  }),
+  streamsOpen: new Gauge({ name: 'sse_streams_open', help: 'Event streams open in this process', registers }),
+  streamsDropped: new Counter({
+    name: 'sse_streams_dropped_total',
+    help: 'Event streams closed because their client was too slow',
+    registers,
+  }),
+  outboxSent: new Counter({
+    name: 'outbox_sent_total',
+    help: 'Workflow starts and signals relayed, by kind and result',
+    labelNames: ['kind', 'result'],
+    registers,
+  }),
+  eventsAppended: new Counter({ name: 'event_appended_total', help: 'Events appended to session logs', registers }),
+})
+
+const gauges = (registers: Registry[]) => ({
+  sandboxes: new Gauge({ name: 'sandboxes', help: 'Sandboxes by state', labelNames: ['state'], registers }),
+  pool: new Gauge({ name: 'warm_pool_depth', help: 'Pool sandboxes by state', labelNames: ['state'], registers }),
+  sessions: new Gauge({ name: 'sessions_live', help: 'Sessions by status', labelNames: ['status'], registers }),
+  outbox: new Gauge({ name: 'outbox_depth', help: 'Workflow starts and signals that wait to be sent', registers }),
+  leaked: new Gauge({ name: 'leaked_sandboxes', help: 'Sandboxes that belong to nothing; must be 0', registers }),
+})
+
+/**
+ * Metrics of one process, in a registry of its own. The gauges of shared state (pool, sessions, outbox) are absent until a source is given.
+ */
+export const createMetrics = () => {
+  const registry = new Registry()
+  collectDefaultMetrics({ register: registry })
+  const registers = [registry]
+  const metrics = { ...sessionMetrics(registers), ...poolMetrics(registers), ...serverMetrics(registers) }
+  let source: (() => Promise<GaugeValues>) | null = null
+  let shared: ReturnType<typeof gauges> | null = null
+
+  /** Calls `read` at each scrape. If it fails, the gauges are left out of that scrape rather than shown old. */
+  const readGaugesFrom = (read: () => Promise<GaugeValues>): void => {
+    source = read
+    shared ??= gauges(registers)
+  }
+
+  /** Text of a scrape (Prometheus 0.0.4). */
+  const scrape = async (): Promise<string> => {
+    if (source !== null && shared !== null) {
+      for (const gauge of [shared.sandboxes, shared.pool, shared.sessions]) gauge.reset()
+      for (const gauge of [shared.outbox, shared.leaked]) gauge.remove()
+      setGauges(shared, await source().catch((): GaugeValues => ({})))
+    }
+    return registry.metrics()
+  }
+
+  return { ...metrics, contentType: registry.contentType, readGaugesFrom, scrape }
+}
+
+const setGauges = (shared: ReturnType<typeof gauges>, values: GaugeValues): void => {
+  if (values.sandboxes !== undefined)
+    for (const state of SANDBOX_STATES) shared.sandboxes.set({ state }, values.sandboxes[state] ?? 0)
+  if (values.pool !== undefined) for (const state of SANDBOX_STATES) shared.pool.set({ state }, values.pool[state] ?? 0)
+  if (values.sessions !== undefined)
+    for (const status of SESSION_STATUSES) shared.sessions.set({ status }, values.sessions[status] ?? 0)
+  if (values.outbox !== undefined) shared.outbox.set(values.outbox)
+  if (values.leakedSandboxes !== undefined) shared.leaked.set(values.leakedSandboxes)
+}
