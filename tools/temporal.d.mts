@@ -1,0 +1,3 @@
+export function findTemporalCli(): Promise<string | null>
+export function fetchTemporalCli(): Promise<string>
+export function temporalCli(): Promise<string>
