@@ -1,0 +1,100 @@
+import type { AgentRow } from './entities/agent.ts'
+import { endSession } from './session-end.ts'
+import type { Sql } from './sql.ts'
+
+export type NewAgent = Omit<AgentRow, 'last_session_at' | 'deleted_at' | 'created_at' | 'updated_at'>
+export type AgentPatch = Partial<Omit<AgentRow, 'id' | 'created_at' | 'created_by' | 'deleted_at'>>
+/** An agent as lists show it. */
+export type ListedAgent = AgentRow & { session_count: number; has_active_session: boolean }
+
+const NEW_COLUMNS = [
+  'id', 'name', 'model', 'prompt', 'tools', 'harness_id', 'harness_image', 'repo_url', 'branch', 'setup_cmd', 'pfp_url', 'mcp_servers',
+  'env_vars', 'env_var_hosts', 'allow_out', 'deny_out', 'projects', 'preload_memory_limit', 'template_hash', 'created_by',
+] as const // prettier-ignore
+
+const PATCHABLE = new Set<string>([
+  ...NEW_COLUMNS.filter((column) => column !== 'id' && column !== 'created_by'),
+  'last_session_at',
+])
+
+/** A list or object of a `jsonb` column that is null is JSON's null only where the column allows none; here none is ever null. */
+export const insertAgent = async (sql: Sql, agent: NewAgent): Promise<AgentRow> => {
+  const holes = NEW_COLUMNS.map((_, i) => `$${i + 1}`).join(', ')
+  const text = `insert into agent (${NEW_COLUMNS.join(', ')}, created_at, updated_at) values (${holes}, now(), now()) returning *`
+  return (await sql.one<AgentRow>(
+    text,
+    NEW_COLUMNS.map((column) => agent[column]),
+  ))!
+}
+
+/** @returns null when there is none, or it was deleted */
+export const getAgent = (sql: Sql, id: string): Promise<AgentRow | null> =>
+  sql.one<AgentRow>('select * from agent where id = $1 and deleted_at is null', [id])
+
+/** Also a deleted one: sessions outlive their agent. */
+export const getAgentAny = (sql: Sql, id: string): Promise<AgentRow | null> =>
+  sql.one<AgentRow>('select * from agent where id = $1', [id])
+
+const SORTS = {
+  created_at: 'a.created_at',
+  name: 'a.name',
+  harness_id: 'a.harness_id',
+  sessions: 'session_count',
+} as const
+export type AgentSort = keyof typeof SORTS
+
+export const listAgents = async (
+  sql: Sql,
+  page: { limit: number; offset: number; sort?: AgentSort; order?: 'asc' | 'desc'; search?: string },
+): Promise<{ data: ListedAgent[]; total: number }> => {
+  const search =
+    page.search === undefined || page.search === '' ? null : `%${page.search.replaceAll(/[\\%_]/g, '\\$&')}%`
+  const matches = `a.deleted_at is null and ($1::text is null or a.name ilike $1 or a.id::text ilike $1 or a.harness_id ilike $1)`
+  const order = page.order === 'asc' ? 'asc' : 'desc'
+  const data = await sql.query<ListedAgent>(
+    `select a.*, s.session_count, s.has_active_session
+     from agent a, lateral (
+       select count(*)::int session_count, coalesce(bool_or(status in ('creating', 'ready')), false) has_active_session
+       from session where agent_id = a.id) s
+     where ${matches} order by ${SORTS[page.sort ?? 'created_at']} ${order} nulls last, a.id limit $2 offset $3`,
+    [search, page.limit, page.offset],
+  )
+  const total = await sql.one<{ total: number }>(`select count(*)::int total from agent a where ${matches}`, [search])
+  return { data, total: total!.total }
+}
+
+export const updateAgent = (sql: Sql, id: string, patch: AgentPatch): Promise<AgentRow | null> => {
+  const fields = Object.entries(patch).filter(([column, value]) => PATCHABLE.has(column) && value !== undefined)
+  if (fields.length === 0) return getAgent(sql, id)
+  const sets = fields.map(([column], i) => `${column} = $${i + 2}`).join(', ')
+  return sql.one<AgentRow>(
+    `update agent set ${sets}, updated_at = now() where id = $1 and deleted_at is null returning *`,
+    [id, ...fields.map(([, value]) => value)],
+  )
+}
+
+/**
+ * Deletes an agent: it is not found any more, its live sessions end as `agent_deleted`, its pool drains.
+ * @returns false when there was none
+ */
+export const markAgentDeleted = (sql: Sql, id: string): Promise<boolean> =>
+  sql.tx(async (tx) => {
+    const gone = await tx.one(
+      'update agent set deleted_at = now(), updated_at = now() where id = $1 and deleted_at is null returning id',
+      [id],
+    )
+    if (gone === null) return false
+    const live = await tx.query<{ id: string }>(
+      "select id from session where agent_id = $1 and status in ('creating', 'ready') order by id",
+      [id],
+    )
+    for (const session of live) await endSession(tx, session.id, { status: 'dead', endReason: 'agent_deleted' })
+    await tx.query(
+      "insert into outbox (kind, subject, created_at, attempts, next_at) values ('poke_pool', $1, now(), 0, now())",
+      [id],
+    )
+    return true
+  })
+
+export const countAgents = async (sql: Sql): Promise<number> =>
+  (await sql.one<{ count: number }>('select count(*)::int count from agent where deleted_at is null'))!.count

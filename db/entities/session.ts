@@ -1,0 +1,91 @@
+import { defineEntity, p } from '@mikro-orm/core'
+import type {
+  ClaimOutcome,
+  EndReason,
+  FailureCode,
+  SessionStatus,
+  SpawnMode,
+  StartPhases,
+} from '../../domain/session.ts'
+
+/** What the request that made the session asked for and is needed again when it moves. */
+export type SessionRequest = {
+  /** Name → sealed value. */
+  env_vars?: Record<string, string>
+  files?: { path: string; content_base64: string }[]
+}
+
+export type SessionRow = {
+  id: string
+  agent_id: string
+  status: SessionStatus
+  phase: string | null
+  phase_detail: string | null
+  title: string | null
+  end_reason: EndReason | null
+  failure_code: FailureCode | null
+  failure_reason: string | null
+  spawn_mode: SpawnMode
+  claim_outcome: ClaimOutcome
+  idempotency_key: string | null
+  body_hash: string | null
+  request: SessionRequest
+  model: string
+  prompt: string | null
+  sandbox_id: string | null
+  /** Sandboxes assigned so far; 0 before the first. */
+  attempt: number
+  /** The attempt that was last bound: equal to `attempt` once the harness has been told who it works for. */
+  bound_attempt: number
+  harness_session_id: string | null
+  /** Moment → milliseconds since the request. */
+  phases: StartPhases
+  last_seq: number
+  idle_timeout_ms: number
+  created_at: Date
+  ready_at: Date | null
+  last_activity_at: Date
+  max_age_at: Date
+  creating_deadline_at: Date
+  ended_at: Date | null
+  origin: Record<string, unknown> | null
+  created_by: string
+}
+
+export const Session = defineEntity({
+  name: 'Session',
+  tableName: 'session',
+  properties: {
+    id: p.uuid().primary(),
+    agent_id: p.uuid(),
+    status: p.text(),
+    phase: p.text().nullable(),
+    phase_detail: p.text().nullable(),
+    title: p.text().nullable(),
+    end_reason: p.text().nullable(),
+    failure_code: p.text().nullable(),
+    failure_reason: p.text().nullable(),
+    spawn_mode: p.text(),
+    claim_outcome: p.text(),
+    idempotency_key: p.text().nullable(),
+    body_hash: p.text().nullable(),
+    request: p.json<SessionRequest>(),
+    model: p.text(),
+    prompt: p.text().nullable(),
+    sandbox_id: p.uuid().nullable(),
+    attempt: p.integer(),
+    bound_attempt: p.integer(),
+    harness_session_id: p.text().nullable(),
+    phases: p.json<StartPhases>(),
+    last_seq: p.integer(),
+    idle_timeout_ms: p.integer(),
+    created_at: p.datetime(3),
+    ready_at: p.datetime(3).nullable(),
+    last_activity_at: p.datetime(3),
+    max_age_at: p.datetime(3),
+    creating_deadline_at: p.datetime(3),
+    ended_at: p.datetime(3).nullable(),
+    origin: p.json<Record<string, unknown>>().nullable(),
+    created_by: p.text(),
+  },
+})

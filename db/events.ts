@@ -1,0 +1,84 @@
+import { EVENT_CHANNEL } from '../domain/names.ts'
+import { isEnded } from '../domain/session.ts'
+import type { NewEvent, SessionEvent } from '../domain/events.ts'
+import type { TurnReply, TurnStatus, TurnUsage } from '../domain/turn.ts'
+import { lockSession } from './session-end.ts'
+import { jsonItem, pgArray } from './sql.ts'
+import type { Sql } from './sql.ts'
+
+export type TurnEnd = {
+  turnId: string
+  status: Exclude<TurnStatus, 'queued' | 'running'>
+  reply: TurnReply | null
+  error: { code: string; message: string } | null
+  usage: TurnUsage | null
+}
+
+export type Append = {
+  sessionId: string
+  /** The sandbox whose journal the entries come from. */
+  sandboxId: string
+  entries: (NewEvent & { journalSeq: number })[]
+  /** Ended in the same transaction as its event. */
+  turnEnd?: TurnEnd
+}
+
+/**
+ * Appends entries of a sandbox' journal to the log of its session. Numbers have no gap, because the session's row is locked while they are given; what is
+ * there already (by sandbox and journal number) is left out, so that repeating an append changes nothing. A closed log takes nothing more.
+ */
+export const appendEvents = (
+  sql: Sql,
+  append: Append,
+): Promise<{ lastSeq: number; appended: number; ended: boolean }> =>
+  sql.tx(async (tx) => {
+    const session = await lockSession(tx, append.sessionId)
+    if (session === null || isEnded(session.status))
+      return { lastSeq: session?.last_seq ?? 0, appended: 0, ended: true }
+    const cursor = await journalCursor(tx, append.sandboxId)
+    const fresh = append.entries.filter((entry) => entry.journalSeq > cursor)
+    const lastSeq = session.last_seq + fresh.length
+    if (fresh.length > 0)
+      await tx.query(
+        `with logged as (
+           insert into event (session_id, seq, type, data, created_at, sandbox_id, journal_seq)
+           select $1, $2::int + i, type, data::jsonb, clock_timestamp(), $3, journal_seq
+           from unnest($4::text[], $5::text[], $6::int[]) with ordinality n (type, data, journal_seq, i))
+         update session set last_seq = $7, last_activity_at = now() where id = $1`,
+        [
+          append.sessionId,
+          session.last_seq,
+          append.sandboxId,
+          pgArray(fresh.map(({ type }) => type)),
+          pgArray(fresh.map(({ data }) => jsonItem(data))),
+          pgArray(fresh.map(({ journalSeq }) => journalSeq)),
+          lastSeq,
+        ],
+      )
+    if (append.turnEnd !== undefined) await writeTurnEnd(tx, append.turnEnd)
+    if (fresh.length > 0) await tx.query('select pg_notify($1, $2)', [EVENT_CHANNEL, append.sessionId])
+    return { lastSeq, appended: fresh.length, ended: false }
+  })
+
+export const writeTurnEnd = async (tx: Sql, end: TurnEnd): Promise<boolean> =>
+  (await tx.one(
+    "update turn set status = $2, reply = $3::jsonb, error = $4::jsonb, usage = $5::jsonb, finished_at = now() where id = $1 and status = 'running' returning id",
+    [end.turnId, end.status, end.reply, end.error, end.usage],
+  )) !== null
+
+/** Number of the last entry of a sandbox' journal that is in the log; 0 for none. */
+export const journalCursor = async (sql: Sql, sandboxId: string): Promise<number> =>
+  (await sql.one<{ cursor: number }>(
+    'select coalesce(max(journal_seq), 0)::int as cursor from event where sandbox_id = $1',
+    [sandboxId],
+  ))!.cursor
+
+/** Entries after a number, in order. */
+export const readEvents = (
+  sql: Sql,
+  page: { sessionId: string; after: number; limit: number },
+): Promise<SessionEvent[]> =>
+  sql.query<SessionEvent>(
+    'select seq, type, data, created_at from event where session_id = $1 and seq > $2 order by seq limit $3',
+    [page.sessionId, page.after, page.limit],
+  )

@@ -1,0 +1,41 @@
+import type { OutboxKind, OutboxRow } from './entities/pool.ts'
+import { pgArray } from './sql.ts'
+import type { Sql } from './sql.ts'
+
+/** A row that is being sent is not taken by another process for this long. */
+const LEASE_SECONDS = 15
+
+/** Takes messages that are due, oldest first, and keeps other relays off them while they are sent. */
+export const takeOutbox = (sql: Sql, limit: number): Promise<OutboxRow[]> =>
+  sql.query<OutboxRow>(
+    `update outbox set next_at = now() + make_interval(secs => ${LEASE_SECONDS}), attempts = attempts + 1
+     where id in (select id from outbox where next_at <= now() order by next_at, id limit $1 for update skip locked)
+     returning id::text, kind, subject, attempts, created_at`,
+    [limit],
+  )
+
+export const outboxSent = async (sql: Sql, ids: string[]): Promise<void> => {
+  await sql.query('delete from outbox where id = any($1::bigint[])', [pgArray(ids)])
+}
+
+/** Comes up again after `delayMs`. */
+export const outboxFailed = async (
+  sql: Sql,
+  ids: string[],
+  failure: { error: string; delayMs: number },
+): Promise<void> => {
+  await sql.query(
+    'update outbox set next_at = now() + make_interval(secs => $2::int / 1000.0), last_error = left($3, 500) where id = any($1::bigint[])',
+    [pgArray(ids), failure.delayMs, failure.error],
+  )
+}
+
+export const addOutbox = async (sql: Sql, kind: OutboxKind, subject: string): Promise<void> => {
+  await sql.query(
+    'insert into outbox (kind, subject, created_at, attempts, next_at) values ($1, $2, now(), 0, now())',
+    [kind, subject],
+  )
+}
+
+export const outboxDepth = async (sql: Sql): Promise<number> =>
+  (await sql.one<{ depth: number }>('select count(*)::int depth from outbox'))!.depth

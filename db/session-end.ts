@@ -1,0 +1,88 @@
+import { EVENT_CHANNEL } from '../domain/names.ts'
+import type { EventType } from '../domain/events.ts'
+import type { EndReason, FailureCode } from '../domain/session.ts'
+import { isEnded } from '../domain/session.ts'
+import type { SandboxRow } from './entities/sandbox.ts'
+import type { SessionRow } from './entities/session.ts'
+import type { Sql } from './sql.ts'
+
+export type Ending =
+  | { status: 'dead'; endReason: Exclude<EndReason, `failed:${FailureCode}`> }
+  | { status: 'failed'; code: FailureCode; reason: string }
+
+export type Ended = {
+  session: SessionRow
+  /** False: it had ended before, and nothing was changed. */
+  changed: boolean
+  /** The sandbox that has to be removed now. */
+  sandbox: SandboxRow | null
+}
+
+/** Numbers and writes events of a session whose row is locked by this transaction. */
+export const writeEvents = async (
+  tx: Sql,
+  session: { id: string; last_seq: number },
+  events: { type: EventType; data: Record<string, unknown> }[],
+): Promise<number> => {
+  let seq = session.last_seq
+  for (const { type, data } of events)
+    await tx.query(
+      'insert into event (session_id, seq, type, data, created_at) values ($1, $2, $3, $4, clock_timestamp())',
+      [session.id, ++seq, type, data],
+    )
+  await tx.query('update session set last_seq = $2 where id = $1', [session.id, seq])
+  await tx.query('select pg_notify($1, $2)', [EVENT_CHANNEL, session.id])
+  return seq
+}
+
+export const lockSession = (tx: Sql, id: string): Promise<SessionRow | null> =>
+  tx.one<SessionRow>('select * from session where id = $1 for update', [id])
+
+/**
+ * Ends a session in whatever live state it is: open turns are cancelled, its sandbox goes to `ending`, the log is closed, the workflow and the
+ * pool are told. An ended session stays as it ended.
+ * @param attempt when given, only if the session is still at this attempt
+ * @returns null when there is no such session
+ */
+export const endSession = (sql: Sql, id: string, ending: Ending, attempt?: number): Promise<Ended | null> =>
+  sql.tx(async (tx) => {
+    const before = await lockSession(tx, id)
+    if (before === null) return null
+    if (isEnded(before.status) || (attempt !== undefined && before.attempt !== attempt))
+      return { session: before, changed: false, sandbox: null }
+    const endReason: EndReason = ending.status === 'dead' ? ending.endReason : `failed:${ending.code}`
+    const turns = await tx.query<{ id: string; status: string }>(
+      `update turn set status = case status when 'running' then 'interrupted' else 'cancelled' end, finished_at = now(),
+         error = jsonb_build_object('code', 'session_ended', 'message', 'The session ended: ' || $2)
+       where session_id = $1 and status in ('queued', 'running') returning id, status`,
+      [id, endReason],
+    )
+    const sandbox = await tx.one<SandboxRow>(
+      "update sandbox set state = 'ending', epoch = epoch + 1 where id = $1 and session_id = $2 and state in ('provisioning', 'claimed') returning *",
+      [before.sandbox_id, id],
+    )
+    await writeEvents(tx, before, [
+      ...turns.map((turn) => ({
+        type: 'turn.finished' as const,
+        data: { turn_id: turn.id, status: turn.status, error: { code: 'session_ended', message: endReason } },
+      })),
+      {
+        type: 'session.ended',
+        data: {
+          end_reason: endReason,
+          ...(ending.status === 'failed' ? { code: ending.code, reason: ending.reason } : {}),
+        },
+      },
+    ])
+    const [code, reason] = ending.status === 'failed' ? [ending.code, ending.reason] : [null, null]
+    const session = await tx.one<SessionRow>(
+      'update session set status = $2, end_reason = $3, failure_code = $4, failure_reason = $5, ended_at = now() where id = $1 returning *',
+      [id, ending.status, endReason, code, reason],
+    )
+    await tx.query(
+      `insert into outbox (kind, subject, created_at, attempts, next_at)
+       values ('signal_session', $1, now(), 0, now()), ('poke_pool', $2, now(), 0, now())`,
+      [id, before.agent_id],
+    )
+    return { session: session!, changed: true, sandbox }
+  })

@@ -1,0 +1,123 @@
+import type { Pool, PoolClient, QueryConfig } from 'pg'
+import { AppError, errorText } from '../domain/errors.ts'
+
+/** SQL by hand over the pool that MikroORM owns. Placeholders are `$1`, …; `timestamptz` comes back as Date, `jsonb` parsed. */
+export type Sql = {
+  query<T>(text: string, params?: unknown[]): Promise<T[]>
+  /** First row, or null. */
+  one<T>(text: string, params?: unknown[]): Promise<T | null>
+  /** One transaction; nested, it joins the outer one. Rolled back when the work throws. */
+  tx<T>(work: (sql: Sql) => Promise<T>): Promise<T>
+}
+
+const CONNECTION_CODES = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'ENOENT',
+  '57P01',
+  '57P02',
+  '57P03',
+  '53300',
+])
+const CONNECTION_TEXT =
+  /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error|not queryable|server closed the connection/i
+
+const codeOf = (error: unknown): string => String((error as { code?: unknown } | null)?.code ?? '')
+
+/** Whether Postgres could not be reached, or went away while it was asked. */
+const isConnectionError = (error: unknown): boolean =>
+  CONNECTION_CODES.has(codeOf(error)) || codeOf(error).startsWith('08') || CONNECTION_TEXT.test(errorText(error))
+
+/** Name of the violated constraint, or null when the error is of another kind. */
+export const violatedConstraint = (error: unknown): string | null =>
+  codeOf(error) === '23505' ? ((error as { constraint?: string }).constraint ?? '') : null
+
+const translate = (error: unknown): unknown =>
+  isConnectionError(error)
+    ? new AppError('unavailable', 'The database cannot be reached', { cause: error, retryAfterSeconds: 1 })
+    : error
+
+/** Arrays and objects are parameters of `jsonb` columns; `pg` would write an array as a Postgres array. */
+const toParam = (value: unknown): unknown => {
+  if (
+    value === null ||
+    typeof value !== 'object' ||
+    value instanceof Date ||
+    Buffer.isBuffer(value) ||
+    value instanceof PgArray
+  )
+    return value instanceof PgArray ? value.items : (value ?? null)
+  return jsonText(value)
+}
+
+/** JSON that `jsonb` takes: it has no U+0000, which tool output may hold; the replacement character stands for it. */
+const jsonText = (value: unknown): string => JSON.stringify(value).replaceAll(/(?<!\\)((?:\\\\)*)\\u0000/g, '$1\\ufffd')
+
+class PgArray {
+  readonly items: unknown[]
+  constructor(items: unknown[]) {
+    this.items = items
+  }
+}
+
+/** A parameter of an array type (`any($1)`, `unnest($1::text[])`), as opposed to a `jsonb` one. */
+export const pgArray = (items: unknown[]): PgArray => new PgArray(items)
+/** `jsonb` text for elements of `unnest($1::text[])`. */
+export const jsonItem = (value: unknown): string => jsonText(value)
+
+/** Hot statements get a name, so that each connection plans them once. */
+const names = new Map<string, string>()
+const configOf = (text: string, params: unknown[]): QueryConfig => {
+  let name = names.get(text)
+  if (name === undefined) names.set(text, (name = `lap${names.size}`))
+  return { name, text, values: params.map(toParam) }
+}
+
+const over = (run: (config: QueryConfig) => Promise<{ rows: unknown[] }>, tx: Sql['tx']): Sql => {
+  const query = async <T>(text: string, params: unknown[] = []): Promise<T[]> => {
+    try {
+      return (await run(configOf(text, params))).rows as T[]
+    } catch (error) {
+      throw translate(error)
+    }
+  }
+  return {
+    query,
+    one: async <T>(text: string, params: unknown[] = []) => (await query<T>(text, params))[0] ?? null,
+    tx,
+  }
+}
+
+const onClient = (client: PoolClient): Sql => {
+  const sql: Sql = over(
+    (config) => client.query(config),
+    (work) => work(sql),
+  )
+  return sql
+}
+
+export const createSql = (pool: Pool): Sql =>
+  over(
+    (config) => pool.query(config),
+    async (work) => {
+      const client = await pool.connect().catch((error: unknown) => {
+        throw translate(error)
+      })
+      let broken = false
+      try {
+        await client.query('begin')
+        const result = await work(onClient(client))
+        await client.query('commit')
+        return result
+      } catch (error) {
+        await client.query('rollback').catch(() => {
+          broken = true
+        })
+        throw translate(error)
+      } finally {
+        client.release(broken)
+      }
+    },
+  )

@@ -1,0 +1,153 @@
+import { createHash } from 'node:crypto'
+import { AppError } from '../domain/errors.ts'
+import { queuedTurnsMax } from '../domain/limits.ts'
+import { isEnded } from '../domain/session.ts'
+import type { MessagePart } from '../domain/turn.ts'
+import type { SandboxRow } from './entities/sandbox.ts'
+import type { SessionRow } from './entities/session.ts'
+import type { TurnRow } from './entities/turn.ts'
+import { writeTurnEnd } from './events.ts'
+import type { TurnEnd } from './events.ts'
+import { lockSession, writeEvents } from './session-end.ts'
+import type { Sql } from './sql.ts'
+
+export type NewTurn = {
+  sessionId: string
+  turnId: string
+  parts: MessagePart[]
+  model: string | null
+  idempotencyKey: string | null
+  bodyHash: string | null
+}
+
+export type Enqueued = {
+  turn: TurnRow
+  session: SessionRow
+  /** The key was known: this is the turn that it made. */
+  existing: boolean
+  /** Nothing was in its way: it is `running` in this sandbox, and may be given to it at once. */
+  startNow: SandboxRow | null
+}
+
+/**
+ * Stores a user's message as the next turn of its session. With nothing before it, it starts at once; else it waits in order.
+ * @throws AppError `not_found`, `gone` (ended), `conflict` (key with another body), `rate_limited` (too many waiting)
+ */
+export const enqueueTurn = (sql: Sql, turn: NewTurn): Promise<Enqueued> =>
+  sql.tx(async (tx) => {
+    const session = await lockSession(tx, turn.sessionId)
+    if (session === null) throw new AppError('not_found', `session ${turn.sessionId} not found`)
+    if (turn.idempotencyKey !== null) {
+      const existing = await tx.one<TurnRow>('select * from turn where session_id = $1 and idempotency_key = $2', [
+        turn.sessionId,
+        turn.idempotencyKey,
+      ])
+      if (existing !== null && existing.body_hash !== turn.bodyHash)
+        throw new AppError(
+          'conflict',
+          'This Idempotency-Key was used with another message; use a new key for a new message',
+        )
+      if (existing !== null) return { turn: existing, session, existing: true, startNow: null }
+    }
+    if (isEnded(session.status)) throw new AppError('gone', `session ${session.id} has ended: ${session.end_reason}`)
+    const before = await tx.one<{ open: number; next: number }>(
+      "select count(*) filter (where status in ('queued', 'running'))::int open, coalesce(max(seq), 0)::int + 1 next from turn where session_id = $1",
+      [session.id],
+    )
+    if (before!.open >= queuedTurnsMax)
+      throw new AppError('rate_limited', `${queuedTurnsMax} messages wait in this session, which is the most`, {
+        retryAfterSeconds: 10,
+      })
+    const sandbox =
+      before!.open === 0 && session.status === 'ready' && session.bound_attempt === session.attempt
+        ? await tx.one<SandboxRow>("select * from sandbox where id = $1 and state = 'claimed'", [session.sandbox_id])
+        : null
+    const row = await tx.one<TurnRow>(
+      `insert into turn (id, session_id, seq, status, idempotency_key, body_hash, parts, model, sandbox_id, created_at, started_at)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, now(), case when $4 = 'running' then now() end) returning *`,
+      [
+        turn.turnId,
+        session.id,
+        before!.next,
+        sandbox === null ? 'queued' : 'running',
+        turn.idempotencyKey,
+        turn.bodyHash,
+        turn.parts,
+        turn.model,
+        sandbox?.id ?? null,
+      ],
+    )
+    await writeEvents(tx, session, [
+      { type: 'turn.queued', data: { turn_id: turn.turnId, parts: turn.parts } },
+      ...(sandbox === null ? [] : [{ type: 'turn.started' as const, data: { turn_id: turn.turnId } }]),
+    ])
+    await tx.query(
+      `with active as (update session set last_activity_at = now() where id = $1)
+       insert into outbox (kind, subject, created_at, attempts, next_at) values ('signal_session', $1, now(), 0, now())`,
+      [session.id],
+    )
+    return { turn: row!, session, existing: false, startNow: sandbox }
+  })
+
+/** A waiting turn begins in a sandbox. @returns null when it is not waiting any more; the running one again when it began there before */
+export const startTurn = (sql: Sql, turnId: string, sandboxId: string): Promise<TurnRow | null> =>
+  sql.tx(async (tx) => {
+    const known = await getTurn(tx, turnId)
+    if (known === null) return null
+    const session = await lockSession(tx, known.session_id)
+    const turn = await getTurn(tx, turnId)
+    if (session === null || turn === null || isEnded(session.status)) return null
+    if (turn.status === 'running') return turn.sandbox_id === sandboxId ? turn : null
+    if (turn.status !== 'queued') return null
+    const started = await tx.one<TurnRow>(
+      "update turn set status = 'running', sandbox_id = $2, started_at = now() where id = $1 returning *",
+      [turnId, sandboxId],
+    )
+    await writeEvents(tx, session, [{ type: 'turn.started', data: { turn_id: turnId } }])
+    return started
+  })
+
+export const getTurn = (sql: Sql, id: string): Promise<TurnRow | null> =>
+  sql.one<TurnRow>('select * from turn where id = $1', [id])
+
+/** Ends a running turn without its sandbox having said so (it is lost). A compare-and-set. @returns whether it was running */
+export const endTurn = (sql: Sql, sessionId: string, end: TurnEnd): Promise<boolean> =>
+  sql.tx(async (tx) => {
+    const session = await lockSession(tx, sessionId)
+    if (session === null || !(await writeTurnEnd(tx, end))) return false
+    await writeEvents(tx, session, [
+      { type: 'turn.finished', data: { turn_id: end.turnId, status: end.status, error: end.error } },
+    ])
+    return true
+  })
+
+/** Cancels a turn that has not begun. @returns whether it was waiting */
+export const cancelQueuedTurn = (sql: Sql, sessionId: string, turnId: string): Promise<boolean> =>
+  sql.tx(async (tx) => {
+    const session = await lockSession(tx, sessionId)
+    const error = { code: 'aborted', message: 'Cancelled before it began' }
+    const turn = await tx.one(
+      "update turn set status = 'cancelled', finished_at = now(), error = $2::jsonb where id = $1 and status = 'queued' returning id",
+      [turnId, error],
+    )
+    if (session === null || turn === null) return false
+    await writeEvents(tx, session, [{ type: 'turn.finished', data: { turn_id: turnId, status: 'cancelled', error } }])
+    return true
+  })
+
+/** Turns of a session in order; `limit` newest ones. */
+export const listTurns = (sql: Sql, sessionId: string, limit = 500): Promise<TurnRow[]> =>
+  sql.query<TurnRow>(
+    'select * from (select * from turn where session_id = $1 order by seq desc limit $2) t order by seq',
+    [sessionId, limit],
+  )
+
+/** The running turn, or the first waiting one. */
+export const openTurns = (sql: Sql, sessionId: string): Promise<TurnRow[]> =>
+  sql.query<TurnRow>(
+    "select * from turn where session_id = $1 and status in ('queued', 'running') order by status = 'running' desc, seq",
+    [sessionId],
+  )
+
+/** Fingerprint of a request's body for its idempotency key. */
+export const bodyHash = (body: unknown): string => createHash('sha256').update(JSON.stringify(body)).digest('hex')
