@@ -21,7 +21,7 @@ beforeAll(async () => {
   database = await createTestDatabase()
   sql = database.db.sql
 })
-afterAll(() => database[Symbol.asyncDispose]())
+afterAll(async () => database[Symbol.asyncDispose]())
 beforeEach(async () => {
   await sql.query("update sandbox set state = 'gone'")
   agent = await buildAgent(sql)

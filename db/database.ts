@@ -1,8 +1,8 @@
 import { MikroORM, type Options } from '@mikro-orm/postgresql'
 import { Migrator } from '@mikro-orm/migrations'
 import { TypeOverrides } from 'pg'
-import type { Pool } from 'pg'
-import { AppError } from '../domain/errors.ts'
+import type { Pool, PoolClient } from 'pg'
+import { AppError, errorText } from '../domain/errors.ts'
 import { Agent } from './entities/agent.ts'
 import { Event } from './entities/event.ts'
 import { Claim, Outbox, PoolState } from './entities/pool.ts'
@@ -37,10 +37,14 @@ const options = (url: string, extra: { poolMax?: number; applicationName?: strin
     connectionTimeoutMillis: 5_000,
     statement_timeout: 30_000,
   },
+  ensureDatabase: false,
   discovery: { warnWhenNoEntities: false },
   debug: false,
   logger: () => {},
 })
+
+/** The pool that MikroORM owns; made with the first connection. */
+const poolOf = (orm: MikroORM): Promise<Pool> => orm.em.getConnection().getNativeClient()
 
 /** Opens no connection before the first query, so that a process starts while Postgres is down. */
 export const createDatabase = async (settings: {
@@ -49,8 +53,15 @@ export const createDatabase = async (settings: {
   applicationName?: string
 }): Promise<Database> => {
   const orm = new MikroORM(options(settings.url, settings))
-  const pool = (await orm.em.getConnection().getNativeClient()) as Pool
-  return { orm, sql: createSql(pool), [Symbol.asyncDispose]: () => orm.close(true) }
+  return { orm, sql: createSql(() => poolOf(orm)), [Symbol.asyncDispose]: () => orm.close(true) }
+}
+
+const connect = async (db: Database): Promise<PoolClient> => {
+  try {
+    return await (await poolOf(db.orm)).connect()
+  } catch (cause) {
+    throw new AppError('unavailable', `The database cannot be reached: ${errorText(cause)}`, { cause })
+  }
 }
 
 /** Held while migrating, so that replicas that start together migrate once. */
@@ -61,10 +72,7 @@ const MIGRATION_LOCK = 7_312_024
  * @returns names of those that ran now
  */
 export const migrate = async (db: Database): Promise<string[]> => {
-  const pool = (await db.orm.em.getConnection().getNativeClient()) as Pool
-  const client = await pool.connect().catch((cause: unknown) => {
-    throw new AppError('unavailable', 'The database cannot be reached', { cause })
-  })
+  const client = await connect(db)
   try {
     await client.query('select pg_advisory_lock($1)', [MIGRATION_LOCK])
     const done = await db.orm.migrator.up()
@@ -84,10 +92,7 @@ export const pendingMigrations = async (db: Database): Promise<string[]> =>
  * @throws AppError `invalid` that names DATABASE_URL and the remedy
  */
 export const assertDirectConnection = async (db: Database): Promise<void> => {
-  const pool = (await db.orm.em.getConnection().getNativeClient()) as Pool
-  const client = await pool.connect().catch((cause: unknown) => {
-    throw new AppError('unavailable', 'The database cannot be reached', { cause })
-  })
+  const client = await connect(db)
   try {
     const backends = new Set<number>()
     await client.query('select pg_advisory_lock(7312025)')

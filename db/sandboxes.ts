@@ -1,6 +1,7 @@
 import type { Evidence } from './evidence.ts'
 import type { FailureCode } from '../domain/session.ts'
 import type { SandboxRow } from './entities/sandbox.ts'
+import { pgArray } from './sql.ts'
 import type { Sql } from './sql.ts'
 
 export const getSandbox = (sql: Sql, id: string): Promise<SandboxRow | null> =>
@@ -122,3 +123,14 @@ export const liveSandboxes = (sql: Sql): Promise<SandboxRow[]> =>
 
 export const sandboxByName = (sql: Sql, name: string): Promise<SandboxRow | null> =>
   sql.one<SandboxRow>('select * from sandbox where name = $1', [name])
+
+/** Names and addresses of several, for a list of sessions. */
+export const sandboxAddresses = async (
+  sql: Sql,
+  ids: string[],
+): Promise<Map<string, Pick<SandboxRow, 'name' | 'endpoint'>>> => {
+  const rows = await sql.query<SandboxRow>('select id, name, endpoint from sandbox where id = any($1::uuid[])', [
+    pgArray(ids),
+  ])
+  return new Map(rows.map((row) => [row.id, row]))
+}

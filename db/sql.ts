@@ -98,13 +98,15 @@ const onClient = (client: PoolClient): Sql => {
   return sql
 }
 
-export const createSql = (pool: Pool): Sql =>
+export const createSql = (getPool: () => Promise<Pool>): Sql =>
   over(
-    (config) => pool.query(config),
+    async (config) => (await getPool()).query(config),
     async (work) => {
-      const client = await pool.connect().catch((error: unknown) => {
-        throw translate(error)
-      })
+      const client = await getPool()
+        .then((pool) => pool.connect())
+        .catch((error: unknown) => {
+          throw translate(error)
+        })
       let broken = false
       try {
         await client.query('begin')

@@ -54,3 +54,31 @@ export const outboxPollMs = 1 * SECOND
 export const evidenceLogLines = 200
 /** Characters of an earlier conversation given to a new sandbox when a session moves. */
 export const restoredHistoryMaxChars = 60_000
+/** A client of a stream that takes nothing for this long is dropped; it resumes by id. */
+export const streamDrainTimeoutMs = 30 * SECOND
+/** Streams read the log again after this without being woken: the safety net of `LISTEN`. */
+export const streamRereadMs = 10 * SECOND
+/** Rows of the log read at once for a stream. */
+export const streamBatchMax = 500
+/** What a client told to come back waits before it does. */
+export const streamRetryMs = 1 * SECOND
+/** Requests in flight get this long when the process is told to end. */
+export const drainTimeoutMs = 10 * SECOND
+/** The gateway's model list changes rarely and is asked for by every form. */
+export const modelsCacheMs = 60 * SECOND
+/** Interrupting a turn: the supervisor answers at once or not at all. */
+export const abortTimeoutMs = 5 * SECOND
+/** Looking at a sandbox for `diagnose`. */
+export const probeTimeoutMs = 2 * SECOND
+/** `creating` for longer than this without a reachable supervisor is suspicious: a cold start takes 10–12 s. */
+export const slowStartMs = 2 * MINUTE
+/** A sandbox older than this should be ready. */
+export const notReadyOldMs = 3 * MINUTE
+/** A running turn whose harness has said nothing for this long counts as stuck; models think for minutes. */
+export const turnQuietMs = 10 * MINUTE
+/** A live session's workflow is started within seconds by any process; missing for longer is a fault. */
+export const workflowMissingMs = 30 * SECOND
+/** Pause between two tries while the database does not answer. */
+export const databaseRetryMs = 500
+/** A stream that is opened while the database restarts waits this long before it answers 503, on which `EventSource` gives up for good. */
+export const databaseWaitMs = 15 * SECOND
