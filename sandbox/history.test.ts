@@ -1,0 +1,43 @@
+import { expect, test } from '@jest/globals'
+import { retell } from './history.ts'
+import type { ToldTurn } from './history.ts'
+
+const turn = (said: string, reply: string | null, status: ToldTurn['status'] = 'done'): ToldTurn => ({
+  status,
+  parts: [{ type: 'text', text: said }],
+  reply: reply === null ? null : { info: {}, parts: [{ type: 'text', text: reply }] },
+})
+
+test('a conversation is told in its order', () => {
+  expect(retell([turn('one', 'eins'), turn('two', 'zwei')], 1_000)).toEqual([
+    { role: 'user', text: 'one' },
+    { role: 'assistant', text: 'eins' },
+    { role: 'user', text: 'two' },
+    { role: 'assistant', text: 'zwei' },
+  ])
+})
+
+test('the newest part that fits is told, and no turn is torn', () => {
+  expect(retell([turn('old', 'x'.repeat(50)), turn('new', 'y'.repeat(50))], 80)).toEqual([
+    { role: 'user', text: 'new' },
+    { role: 'assistant', text: 'y'.repeat(50) },
+  ])
+})
+
+test('a message that has not begun is left out, one that was interrupted says so', () => {
+  expect(retell([turn('lost', null, 'interrupted'), turn('waiting', null, 'queued')], 1_000)).toEqual([
+    { role: 'user', text: 'lost\n[this message was interrupted]' },
+  ])
+})
+
+test('results of tools are told, files only by name', () => {
+  const done: ToldTurn = {
+    status: 'done',
+    parts: [{ type: 'file', filename: 'a.png', url: 'data:image/png;base64,AAAA' }],
+    reply: { info: {}, parts: [{ type: 'tool', tool: 'bash', state: { input: { command: 'ls' }, output: 'a.png' } }] },
+  }
+  expect(retell([done], 1_000)).toEqual([
+    { role: 'user', text: '[file a.png]' },
+    { role: 'assistant', text: '[bash {"command":"ls"}: a.png]' },
+  ])
+})
