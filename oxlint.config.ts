@@ -65,6 +65,12 @@ export default defineConfig({
     'import/no-unassigned-import': 'off',
     // Rows and wire documents are typed where they come in.
     'typescript/no-unsafe-type-assertion': 'off',
+    // Closures here are plain objects without `this`.
+    'typescript/unbound-method': 'off',
+    'unicorn/consistent-function-scoping': 'off',
+    'import/no-named-as-default-member': 'off',
+    'promise/always-return': 'off',
+    'promise/no-promise-in-callback': 'off',
     'no-console': 'error',
     'no-await-in-loop': 'off',
     'no-shadow': 'off',

@@ -8,10 +8,12 @@ export type ToldTurn = { status: TurnStatus; parts: MessagePart[]; reply: TurnRe
 
 const cut = (text: string, max: number): string => (text.length <= max ? text : `${text.slice(0, max)} […]`)
 
+const shown = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value ?? ''))
+
 const toolText = (part: MessagePart): string => {
   const state = part['state'] as { input?: unknown; output?: unknown; error?: unknown } | undefined
   const result = state?.output ?? state?.error ?? 'no result'
-  return `[${String(part['tool'])} ${cut(JSON.stringify(state?.input ?? {}), 500)}: ${cut(String(result), 1_000)}]`
+  return `[${shown(part['tool'])} ${cut(JSON.stringify(state?.input ?? {}), 500)}: ${cut(shown(result), 1_000)}]`
 }
 
 const textOf = (parts: MessagePart[]): string =>
@@ -19,7 +21,7 @@ const textOf = (parts: MessagePart[]): string =>
     .flatMap((part) => {
       if (part.type === 'text' && typeof part['text'] === 'string') return [part['text']]
       if (part.type === 'tool') return [toolText(part)]
-      return part.type === 'file' ? [`[file ${String(part['filename'] ?? part['mime'] ?? '')}]`] : []
+      return part.type === 'file' ? [`[file ${shown(part['filename'] ?? part['mime'])}]`] : []
     })
     .join('\n')
 
