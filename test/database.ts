@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { Client } from 'pg'
-import { createDatabase, type Database } from '../db/database.ts'
-import { migrate } from '../db/migrate.ts'
+import { createDatabase, type Database, migrate } from '../db/database.ts'
 
 const TEMPLATE = 'lap_template'
 const TEMPLATE_LOCK = 7_264_001

@@ -1,0 +1,155 @@
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import path from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { type Stack, startStack, until } from './stack.ts'
+import {
+  createAgent, getSession, leavesNothing, openSession, poolHas, reaches, sandboxesOf, type SandboxRow, say, supervisorPid, textOf, warmPool, workflowStatus,
+} from './world.ts' // prettier-ignore
+import { replyTo } from './model.ts'
+
+describe('with a pool of one', () => {
+  let stack: Stack
+  let agent: string
+  beforeAll(async () => {
+    stack = await startStack({ env: { WARM_POOL_SIZE: '1', WARM_POOL_MAX_PROVISIONING: '1' } })
+    agent = await createAgent(stack)
+    await warmPool(stack, agent, 1)
+  }, 120_000)
+  afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+
+  const warmOne = async (): Promise<SandboxRow> => {
+    await poolHas(stack, 1)
+    const [sandbox] = await stack.sql<SandboxRow>("select * from sandbox where state = 'warm'")
+    if (sandbox === undefined) throw new Error('no warm sandbox')
+    return sandbox
+  }
+
+  /** Begins a create whose sandbox does not answer, and resolves when its transaction is committed. */
+  const createThatHangs = async (): Promise<{
+    reply: Promise<unknown>
+    sandbox: SandboxRow
+    sessionId: string
+    thaw: () => void
+  }> => {
+    const sandbox = await warmOne()
+    const pid = supervisorPid(stack, sandbox.name)
+    process.kill(pid, 'SIGSTOP')
+    const reply = stack.http('POST', `/agents/${agent}/session`, {}).catch((error: unknown) => error)
+    const sessionId = await until('the session is committed', 10_000, async () => {
+      const [row] = await stack.sql<SandboxRow>('select * from sandbox where id = $1', [sandbox.id])
+      return row?.session_id
+    })
+    return { reply, sandbox, sessionId, thaw: () => process.kill(pid, 'SIGCONT') }
+  }
+
+  test('a session whose API is killed right after the commit becomes ready, in the sandbox it had', async () => {
+    // What the API would tell Temporal stays in the outbox.
+    stack.apiTemporal.hold()
+    const { reply, sandbox, sessionId, thaw } = await createThatHangs()
+    await stack.api().kill('SIGKILL')
+    thaw()
+    expect(Error.isError(await reply)).toBe(true)
+    await until('the worker relays the outbox and makes the session ready', 30_000, async () => {
+      const [row] = await stack.sql<{ status: string }>('select status from session where id = $1', [sessionId])
+      return row?.status === 'ready'
+    })
+    expect(await sandboxesOf(stack, sessionId)).toMatchObject([{ id: sandbox.id, state: 'claimed' }])
+    expect(await workflowStatus(stack, `session/${sessionId}`)).toBe('RUNNING')
+    await until('the outbox is empty', 10_000, async () => (await stack.sql('select 1 from outbox')).length === 0)
+    stack.apiTemporal.release()
+    await stack.api().start()
+    expect(await getSession(stack, sessionId)).toMatchObject({ status: 'ready', spawn_mode: 'warm', attempt: 1 })
+    const { body } = await say(stack, sessionId, 'm-after words=3')
+    expect(textOf(body)).toBe(replyTo('m-after words=3'))
+  }, 90_000)
+
+  test('a session deleted while it is bound to a warm sandbox leaves nothing', async () => {
+    const { reply, sandbox, sessionId, thaw } = await createThatHangs()
+    const deleted = await stack.http('DELETE', `/sessions/${sessionId}`)
+    thaw()
+    expect(deleted.status).toBe(200)
+    await reply
+    await reaches(stack, sessionId, 'dead')
+    await leavesNothing(stack, [sandbox.name])
+    await until(
+      'its workflow has ended',
+      20_000,
+      async () => (await workflowStatus(stack, `session/${sessionId}`)) !== 'RUNNING',
+    )
+    expect(await getSession(stack, sessionId)).toMatchObject({ status: 'dead', end_reason: 'deleted' })
+  }, 90_000)
+})
+
+describe('without a pool', () => {
+  let stack: Stack
+  let agent: string
+  beforeAll(async () => {
+    stack = await startStack({ env: { WARM_POOL_SIZE: '0' } })
+    agent = await createAgent(stack, { setup_cmd: 'sleep 0.3' })
+  }, 90_000)
+  afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+
+  const stateIs = async (name: string, accepted: string[]): Promise<boolean> => {
+    const text = await readFile(path.join(stack.sandboxDir, name, 'state.json'), 'utf8')
+    const { state, phase }: { state: string; phase: string | null } = JSON.parse(text)
+    return accepted.includes(state) || accepted.includes(phase ?? '')
+  }
+
+  const moments: [string, (sandbox: () => Promise<SandboxRow | undefined>) => Promise<unknown>][] = [
+    ['at once', () => Promise.resolve()],
+    ['when its sandbox has a row', (sandbox) => until('a row', 30_000, sandbox)],
+    [
+      'when its sandbox has a directory',
+      (sandbox) =>
+        until('a directory', 30_000, async () =>
+          existsSync(path.join(stack.sandboxDir, (await sandbox())?.name ?? '-')),
+        ),
+    ],
+    [
+      'while its repository is cloned or prepared',
+      (sandbox) =>
+        until('a phase', 30_000, async () =>
+          stateIs((await sandbox())?.name ?? '-', [
+            'cloning_repo',
+            'installing_deps',
+            'harness_listening',
+            'waiting_harness',
+            'booted',
+            'bound',
+          ]),
+        ),
+    ],
+    [
+      'when its sandbox has just booted',
+      (sandbox) => until('booted', 30_000, async () => stateIs((await sandbox())?.name ?? '-', ['booted', 'bound'])),
+    ],
+    [
+      'right after it became ready',
+      (sandbox) => until('ready', 30_000, async () => (await sandbox())?.state === 'claimed'),
+    ],
+  ]
+
+  test.each(moments)(
+    'a session deleted %s leaves nothing',
+    async (_, moment) => {
+      const session = await openSession(stack, agent)
+      expect(session).toMatchObject({ status: 'creating', spawn_mode: 'cold' })
+      await moment(async () => (await sandboxesOf(stack, session.id)).at(-1))
+      expect((await stack.http('DELETE', `/sessions/${session.id}`)).status).toBe(200)
+      expect(await getSession(stack, session.id)).toMatchObject({ status: 'dead', end_reason: 'deleted' })
+      await until('its workflow has ended', 40_000, async () => {
+        const status = await workflowStatus(stack, `session/${session.id}`)
+        return status !== null && status !== 'RUNNING'
+      })
+      const sandboxes = await sandboxesOf(stack, session.id)
+      await leavesNothing(
+        stack,
+        sandboxes.map(({ name }) => name),
+      )
+      expect(stack.sandboxProcesses()).toEqual([])
+      expect(await getSession(stack, session.id)).toMatchObject({ status: 'dead', end_reason: 'deleted' })
+    },
+    90_000,
+  )
+})

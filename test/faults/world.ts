@@ -1,0 +1,189 @@
+import { readFileSync, existsSync } from 'node:fs'
+import path from 'node:path'
+import { expect } from '@jest/globals'
+import { Client, Connection } from '@temporalio/client'
+import { type Stack, until } from './stack.ts'
+
+/** What the tests do and look at, in the terms of the platform. */
+
+export type Session = {
+  id: string
+  status: string
+  spawn_mode: string
+  end_reason: string | null
+  attempt: number
+  last_seq: number
+  task_arn: string | null
+}
+export type Message = {
+  info: Record<string, unknown>
+  parts: { type: string; text?: string }[]
+  error?: string
+  code?: string
+}
+export type Turn = {
+  id: string
+  status: string
+  reply: Message | null
+  sandbox_id: string | null
+  error: { code: string; message: string } | null
+}
+export type LogEvent = {
+  seq: number
+  type: string
+  data: { type?: string; turn_id?: string; properties?: { delta?: string } & Record<string, unknown> } & Record<
+    string,
+    unknown
+  >
+  sandbox_id: string | null
+  journal_seq: number | null
+}
+
+/** An agent with the light harness. */
+export const createAgent = async (stack: Stack, more: object = {}): Promise<string> => {
+  const { status, body } = await stack.http<{ id: string }>('POST', '/agents', {
+    name: 'agent',
+    model: 'scripted',
+    harness_id: 'light',
+    ...more,
+  })
+  expect({ status, body }).toMatchObject({ status: 201 })
+  return body.id
+}
+
+export const openSession = async (
+  stack: Stack,
+  agentId: string,
+  options: { wait?: boolean; api?: number; body?: object } = {},
+): Promise<Session> => {
+  const query = options.wait === true ? '?wait=ready' : ''
+  const { status, body } = await stack.http<Session>('POST', `/agents/${agentId}/session${query}`, options.body ?? {}, {
+    api: options.api ?? 0,
+  })
+  expect({ status, body }).toMatchObject({ status: 201 })
+  return body
+}
+
+export const getSession = async (stack: Stack, id: string): Promise<Session> =>
+  (await stack.http<Session>('GET', `/sessions/${id}`)).body
+
+export const reaches = (stack: Stack, id: string, status: string, deadlineMs = 60_000): Promise<Session> =>
+  until(`session ${id} is ${status}`, deadlineMs, async () => {
+    const session = await getSession(stack, id)
+    return session.status === status ? session : null
+  })
+
+/** Sends a message and waits for its reply. */
+export const say = (stack: Stack, sessionId: string, text: string, options: { key?: string; api?: number } = {}) =>
+  stack.http<Message>(
+    'POST',
+    `/sessions/${sessionId}/message`,
+    { text },
+    {
+      api: options.api ?? 0,
+      ...(options.key === undefined ? {} : { headers: { 'idempotency-key': options.key } }),
+    },
+  )
+
+export const textOf = (message: Message | null): string =>
+  (message?.parts ?? []).flatMap((part) => (part.type === 'text' ? [part.text ?? ''] : [])).join('')
+
+export const turnsOf = (stack: Stack, sessionId: string): Promise<Turn[]> =>
+  stack.sql<Turn>('select id, status, reply, sandbox_id, error from turn where session_id = $1 order by seq', [
+    sessionId,
+  ])
+
+export const eventsOf = (stack: Stack, sessionId: string): Promise<LogEvent[]> =>
+  stack.sql<LogEvent>('select seq, type, data, sandbox_id, journal_seq from event where session_id = $1 order by seq', [
+    sessionId,
+  ])
+
+export const poolCounts = async (stack: Stack): Promise<{ warm: number; provisioning: number }> => {
+  const [counts] = await stack.sql<{ warm: number; provisioning: number }>(
+    `select count(*) filter (where state = 'warm' and not retiring)::int warm, count(*) filter (where state = 'provisioning')::int provisioning
+     from sandbox where purpose = 'pool'`,
+  )
+  return counts ?? { warm: 0, provisioning: 0 }
+}
+
+export const poolHas = (stack: Stack, warm: number, deadlineMs = 90_000): Promise<true> =>
+  until(`${warm} warm sandboxes`, deadlineMs, async () => (await poolCounts(stack)).warm === warm || null)
+
+/** A first session makes the agent eligible; then the pool fills. */
+export const warmPool = async (stack: Stack, agentId: string, size: number): Promise<void> => {
+  const first = await openSession(stack, agentId, { wait: true })
+  await stack.http('DELETE', `/sessions/${first.id}`)
+  await poolHas(stack, size)
+}
+
+/** The text that a turn streamed, from its deltas. */
+export const streamedText = (events: LogEvent[]): string =>
+  events.flatMap(({ data }) => (data['type'] === 'message.part.delta' ? [data.properties?.delta ?? ''] : [])).join('')
+
+/** Numbers of the log and of each journal in it are 1, 2, 3, … */
+export const expectWholeLog = async (stack: Stack, sessionId: string): Promise<LogEvent[]> => {
+  const events = await eventsOf(stack, sessionId)
+  const [session] = await stack.sql<{ last_seq: number }>('select last_seq from session where id = $1', [sessionId])
+  expect(events.map(({ seq }) => seq)).toEqual(events.map((_, i) => i + 1))
+  expect(events.length).toBe(session?.last_seq)
+  for (const sandbox of new Set(events.flatMap(({ sandbox_id }) => sandbox_id ?? []))) {
+    const journal = events.flatMap(({ sandbox_id, journal_seq }) =>
+      sandbox_id === sandbox && journal_seq !== null ? [journal_seq] : [],
+    )
+    expect(journal).toEqual(journal.toSorted((a, b) => a - b))
+    expect(new Set(journal).size).toBe(journal.length)
+  }
+  for (const turn of await turnsOf(stack, sessionId)) {
+    const count = (type: string): number =>
+      events.filter((event) => event.type === type && event.data.turn_id === turn.id).length
+    expect({ turn: turn.id, queued: count('turn.queued') }).toEqual({ turn: turn.id, queued: 1 })
+    expect(count('turn.started')).toBeLessThanOrEqual(1)
+    if (turn.status !== 'queued' && turn.status !== 'running')
+      expect({ turn, finished: count('turn.finished') }).toMatchObject({ finished: 1 })
+  }
+  return events
+}
+
+export type SandboxRow = { id: string; name: string; state: string; session_id: string | null; purpose: string }
+
+export const sandboxesOf = (stack: Stack, sessionId: string): Promise<SandboxRow[]> =>
+  stack.sql<SandboxRow>(
+    'select id, name, state, session_id, purpose from sandbox where session_id = $1 order by created_at',
+    [sessionId],
+  )
+
+/** Process id of a sandbox' supervisor. */
+export const supervisorPid = (stack: Stack, name: string): number => {
+  const record: { supervisor: { pid: number } } = JSON.parse(
+    readFileSync(path.join(stack.sandboxDir, name, 'sandbox.json'), 'utf8'),
+  )
+  return record.supervisor.pid
+}
+
+/** Nothing of these sandboxes is left: no process, no directory, no live row. */
+export const leavesNothing = async (stack: Stack, names: string[], deadlineMs = 30_000): Promise<void> => {
+  await until(`nothing is left of ${names.length} sandboxes`, deadlineMs, async () => {
+    const rows = await stack.sql<SandboxRow>("select * from sandbox where name = any($1) and state <> 'gone'", [names])
+    return rows.length === 0 && names.every((name) => !existsSync(path.join(stack.sandboxDir, name)))
+  })
+  const processes = stack.sandboxProcesses()
+  expect(processes.filter(({ command }) => names.some((name) => command.includes(name)))).toEqual([])
+}
+
+/** Status of a workflow, for instance `RUNNING`; null when Temporal knows none of that id. */
+export const workflowStatus = async (stack: Stack, workflowId: string): Promise<string | null> => {
+  const connection = await Connection.connect({ address: stack.temporalAddress, connectTimeout: 5_000 })
+  try {
+    const handle = new Client({ connection, namespace: 'lap' }).workflow.getHandle(workflowId)
+    return (await handle.describe()).status.name
+  } catch (error) {
+    if (Error.isError(error) && error.name === 'WorkflowNotFoundError') return null
+    throw error
+  } finally {
+    await connection.close()
+  }
+}
+
+/** Each with its index, all at once. */
+export const times = <T>(count: number, work: (i: number) => Promise<T>): Promise<T[]> =>
+  Promise.all(Array.from({ length: count }, (_, i) => work(i)))
