@@ -12,10 +12,10 @@ export const freePort = (): Promise<number> =>
     })
   })
 
-/** Whether nobody listens on that port of the loopback. */
-export const isFree = (port: number): Promise<boolean> =>
+/** Whether this process could listen there; on the loopback if no host is given. */
+export const isFree = (port: number, host = '127.0.0.1'): Promise<boolean> =>
   new Promise((resolve) => {
     const server = createServer()
     server.once('error', () => resolve(false))
-    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+    server.listen(port, host, () => server.close(() => resolve(true)))
   })

@@ -1,10 +1,9 @@
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { access, chown, cp, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { access, chmod, chown, cp, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import os from 'node:os'
 import path from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { Client, escapeIdentifier } from 'pg'
 import { freePort, isFree } from './ports.ts'
@@ -58,6 +57,12 @@ const ownerForRoot = async (): Promise<Owner | null> => {
   )
 }
 
+const exists = (file: string): Promise<boolean> =>
+  access(file).then(
+    () => true,
+    () => false,
+  )
+
 /** Whether any user may walk to that folder. */
 const isReachable = async (folder: string): Promise<boolean> => {
   for (let at = path.resolve(folder); at !== path.dirname(at); at = path.dirname(at)) {
@@ -70,42 +75,101 @@ const isReachable = async (folder: string): Promise<boolean> => {
   return true
 }
 
-/**
- * The folder and programs that Postgres can use. Under root's own home another user sees neither, so then both are kept elsewhere.
- */
-const placesFor = async (wanted: string, owner: Owner | null): Promise<{ dir: string; programs: Binaries }> => {
-  const programs = await binaries()
-  const root = fileURLToPath(new URL('../..', import.meta.url))
-  if (owner === null || ((await isReachable(path.dirname(wanted))) && (await isReachable(root))))
-    return { dir: wanted, programs }
-  const key = createHash('sha256').update(wanted).digest('hex').slice(0, 12)
-  const base = path.join('/var/tmp', `lap-postgres-${key}`)
-  await mkdir(base, { recursive: true, mode: 0o755 })
+/** A program with the arguments before its own. */
+type Program = { command: string; args: string[]; owner: Owner | null }
+
+/** Under root's own folders another user sees nothing. With this one capability kept, Postgres may still use its data there. */
+const keepingAccess = ({ uid, gid }: Owner): string[] => [
+  `--reuid=${uid}`,
+  `--regid=${gid}`,
+  '--clear-groups',
+  '--inh-caps=+dac_override',
+  '--ambient-caps=+dac_override',
+]
+
+/** Postgres checks that it may run its own programs as the plain user that it is, capability or not; so it gets a copy that anyone may run. */
+const reachableCopy = async (programs: Binaries): Promise<Binaries> => {
   const native = path.resolve(path.dirname(programs.postgres), '..')
-  const copy = path.join(base, 'native')
-  if (!(await isThere(path.join(copy, 'bin', 'postgres'))))
-    await cp(native, copy, { recursive: true, verbatimSymlinks: true })
-  const at = (program: string): string => path.join(copy, 'bin', path.basename(program))
-  return { dir: path.join(base, 'data'), programs: { initdb: at(programs.initdb), postgres: at(programs.postgres) } }
+  const key = createHash('sha256').update(native).digest('hex').slice(0, 12)
+  const copy = path.join('/var/tmp', `lap-postgres-${key}`)
+  const draft = `${copy}.${process.pid}`
+  if (!(await exists(path.join(copy, 'bin', 'postgres')))) {
+    await cp(native, draft, { recursive: true, verbatimSymlinks: true })
+    await chmod(draft, 0o755)
+    await rename(draft, copy).catch(async (error: unknown) => {
+      // Another start was first.
+      await rm(draft, { recursive: true, force: true })
+      if (!(await exists(copy))) throw error
+    })
+  }
+  return { initdb: path.join(copy, 'bin', 'initdb'), postgres: path.join(copy, 'bin', 'postgres') }
 }
 
-const initialise = async (dir: string, initdb: string, owner: Owner | null): Promise<void> => {
-  await mkdir(dir, { recursive: true, mode: 0o700 })
-  if (owner !== null) await chown(dir, owner.uid, owner.gid)
-  // Only processes of this machine reach it, and its URL carries the password all the same.
+/** How this machine's user runs Postgres with its data in that folder. */
+const programsFor = async (dir: string): Promise<{ initdb: Program; postgres: Program; owner: Owner | null }> => {
+  const owner = await ownerForRoot()
+  const programs = await binaries()
+  const plain = {
+    owner,
+    initdb: { command: programs.initdb, args: [], owner },
+    postgres: { command: programs.postgres, args: [], owner },
+  }
+  if (owner === null) return plain
+  const [programsAreReachable, dataIsReachable] = await Promise.all([
+    isReachable(path.dirname(programs.postgres)),
+    isReachable(path.dirname(dir)),
+  ])
+  if (programsAreReachable && dataIsReachable) return plain
+  const { initdb, postgres } = programsAreReachable ? programs : await reachableCopy(programs)
+  const with_ = (program: string): Program =>
+    dataIsReachable
+      ? { command: program, args: [], owner }
+      : { command: 'setpriv', args: [...keepingAccess(owner), program], owner: null }
+  return { owner, initdb: with_(initdb), postgres: with_(postgres) }
+}
+
+const initialise = async (
+  dir: string,
+  initdb: Program,
+  options: { owner: Owner | null; password: string },
+): Promise<void> => {
+  const { owner, password } = options
+  const draft = `${dir}.new`
+  await rm(draft, { recursive: true, force: true })
+  await mkdir(draft, { recursive: true, mode: 0o700 })
+  const passwordFile = `${dir}.password`
+  await writeFile(passwordFile, `${password}\n`, { mode: 0o600 })
+  if (owner !== null) await Promise.all([draft, passwordFile].map((file) => chown(file, owner.uid, owner.gid)))
   const args = [
     '-D',
-    dir,
+    draft,
     '-U',
     'lap',
-    '--auth=trust',
+    '--auth=scram-sha-256',
+    `--pwfile=${passwordFile}`,
     '--encoding=UTF8',
     '--locale=C',
     '--no-sync',
     '--no-instructions',
   ]
-  await run(initdb, args, { ...owner, cwd: '/', env: { ...process.env, LC_ALL: 'C' } })
+  try {
+    await run(initdb.command, [...initdb.args, ...args], {
+      ...initdb.owner,
+      cwd: '/',
+      env: { PATH: process.env['PATH'] ?? '', LC_ALL: 'C' },
+    })
+    await rename(draft, dir)
+  } catch (error) {
+    if (initdb.command !== 'setpriv') throw error
+    const where =
+      'so its data must be in a folder that other users may enter: give one with LAP_DATA_DIR, or start LAP as another user'
+    throw new Error(`Postgres does not run as root, ${where}.\n${errorText(error)}`, { cause: error })
+  } finally {
+    await rm(passwordFile, { force: true })
+  }
 }
+
+const errorText = (error: unknown): string => (Error.isError(error) ? error.message : String(error))
 
 const accepts = async (url: string): Promise<boolean> => {
   const client = new Client({ connectionString: url, connectionTimeoutMillis: 2_000 })
@@ -137,6 +201,8 @@ export type PostgresOptions = {
   dir: string
   /** Port that is used when it is free. */
   port?: number
+  /** Of the user `lap`; counts when the data is made. */
+  password?: string
   /** Extra `-c` settings. */
   settings?: Record<string, string>
   /** Database that is made when it is missing; default `lap`. */
@@ -168,12 +234,11 @@ const portFor = async (dir: string, wanted: number | undefined): Promise<number>
 
 /** Starts Postgres on the loopback and resolves when it answers. */
 export const startPostgres = async (options: PostgresOptions): Promise<RunningPostgres> => {
-  const owner = await ownerForRoot()
-  await mkdir(path.dirname(options.dir), { recursive: true })
-  const { dir, programs } = await placesFor(options.dir, owner)
-  if (!(await isThere(path.join(dir, 'PG_VERSION')))) {
-    await rm(dir, { recursive: true, force: true })
-    await initialise(dir, programs.initdb, owner)
+  const { dir, password = 'lap' } = options
+  await mkdir(path.dirname(dir), { recursive: true })
+  const { owner, initdb, postgres } = await programsFor(dir)
+  if (!(await exists(path.join(dir, 'PG_VERSION')))) {
+    await initialise(dir, initdb, { owner, password })
   }
   const port = await portFor(options.dir, options.port)
   const settings = {
@@ -183,14 +248,15 @@ export const startPostgres = async (options: PostgresOptions): Promise<RunningPo
     ...options.settings,
   }
   const args = [
+    ...postgres.args,
     '-D',
     dir,
     '-p',
     String(port),
     ...Object.entries(settings).flatMap(([key, value]) => ['-c', `${key}=${value}`]),
   ]
-  const { child, record, lastLines } = await startProcess(programs.postgres, args, {
-    ...owner,
+  const { child, record, lastLines } = await startProcess(postgres.command, args, {
+    ...postgres.owner,
     cwd: '/',
     // A group of its own: Ctrl-C in a terminal reaches the whole group at once, and the database must be the last to go.
     detached: true,
@@ -204,7 +270,7 @@ export const startPostgres = async (options: PostgresOptions): Promise<RunningPo
       resolve()
     })
   })
-  const serverUrl = `postgresql://lap:lap@127.0.0.1:${port}`
+  const serverUrl = `postgresql://lap:${password}@127.0.0.1:${port}`
   const deadline = Date.now() + READY_TIMEOUT_MS
   while (!(await accepts(`${serverUrl}/postgres`))) {
     if (isOver) throw new Error(`Postgres ended at once:\n${lastLines()}`)

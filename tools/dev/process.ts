@@ -1,38 +1,16 @@
 import { type ChildProcess, spawn, type SpawnOptions } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { isAlive, startTimeOf } from '../../local/processes.ts'
 
 /** A process by id and start time: an id alone may belong to another one by now. */
 export type ProcessRecord = { pid: number; started: string }
 
-/**
- * Start time of a process in clock ticks since boot, or null when there is none. Where there is no /proc, ids are trusted.
- */
-const startedAt = (pid: number): string | null => {
-  if (process.platform !== 'linux') return isSignalled(pid) ? 'unknown' : null
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    return fields[0] === 'Z' ? null : (fields[19] ?? null)
-  } catch {
-    return null
-  }
-}
-
-const isSignalled = (pid: number): boolean => {
-  try {
-    return process.kill(pid, 0)
-  } catch {
-    return false
-  }
-}
-
 /** The record of a running process; null when there is none with this id. */
 export const recordOf = (pid: number): ProcessRecord | null => {
-  const started = startedAt(pid)
+  const started = startTimeOf(pid)
   return started === null ? null : { pid, started }
 }
 
-export const isRunning = (record: ProcessRecord): boolean => startedAt(record.pid) === record.started
+export const isRunning = ({ pid, started }: ProcessRecord): boolean => isAlive({ pid, startTime: started })
 
 const send = (record: ProcessRecord, signal: NodeJS.Signals): void => {
   if (!isRunning(record)) return

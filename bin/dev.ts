@@ -1,0 +1,47 @@
+/** `npm start`: the whole platform on this machine. Its parts are under `tools/dev/`. */
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { AlreadyRunning, takeLock } from '../tools/dev/lock.ts'
+import { assertPortIsFree, readSettings } from '../tools/dev/settings.ts'
+import { type Stack, startStack } from '../tools/dev/stack.ts'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+/** The first signal ends everything in order. */
+const end = new AbortController()
+const told = new Promise<void>((resolve) => {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(signal, () => {
+      if (end.signal.aborted) return
+      console.log('\n  Ending the sessions, the worker, the API, Temporal and Postgres …')
+      end.abort(new Error('Ended before the start was complete.'))
+      resolve()
+    })
+})
+
+const main = async (): Promise<void> => {
+  const settings = await readSettings(root)
+  const lock = await takeLock(settings.dataDir)
+  try {
+    await assertPortIsFree(settings)
+    console.log(`\nLAP, with its data in ${path.relative(process.cwd(), settings.dataDir) || '.'}\n`)
+    await using cleanup = new AsyncDisposableStack()
+    const stack: Stack = await startStack({ root, settings, lock, signal: end.signal })
+    cleanup.defer(() => stack.stop())
+    await Promise.race([told, stack.failed])
+  } finally {
+    await lock.release()
+  }
+}
+
+try {
+  await main()
+  console.log('  Everything has ended.')
+} catch (error) {
+  if (!end.signal.aborted) {
+    const isExpected = error instanceof AlreadyRunning || Error.isError(error)
+    console.error(`\n${isExpected ? error.message : String(error)}`)
+    process.exitCode = 1
+  }
+}
+process.exit()

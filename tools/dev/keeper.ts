@@ -1,0 +1,113 @@
+import { readFile, rename, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { endProcess, isRunning, type ProcessRecord } from './process.ts'
+
+/** A started part of the stack: one process. */
+export type RunningPart = { record: ProcessRecord; exited: Promise<void>; stop(): Promise<void> }
+
+const RESTART_DELAY_FIRST_MS = 500
+const RESTART_DELAY_MAX_MS = 15_000
+/** A part that ends so many times within `FAILURE_WINDOW_MS` does not come up by trying again. */
+const FAILURES_MAX = 8
+const FAILURE_WINDOW_MS = 5 * 60_000
+/** An orphan of a start that was killed gets this long to end by itself. */
+const ORPHAN_GRACE_MS = 5_000
+
+export type Keeper = {
+  /** Starts a part for the first time, then again whenever it ends without having been told to. */
+  start(name: string, start: () => Promise<RunningPart>): Promise<void>
+  /** Ends a part for good. */
+  stop(name: string): Promise<void>
+  /** Rejects when a part could not be kept running. */
+  failed: Promise<never>
+}
+
+type Entry = { part: RunningPart; isStopping: boolean; failures: number[] }
+
+const recordsFile = (dir: string): string => path.join(dir, 'processes.json')
+
+/** Ends what a start that was killed (-9) has left, the last started first. */
+export const endOrphans = async (dir: string): Promise<string[]> => {
+  const text = await readFile(recordsFile(dir), 'utf8').catch(() => '[]')
+  let records: (ProcessRecord & { name: string })[]
+  try {
+    records = JSON.parse(text) as typeof records
+  } catch {
+    return []
+  }
+  const names: string[] = []
+  for (const record of records.toReversed()) {
+    if (!isRunning(record)) continue
+    names.push(record.name)
+    await endProcess(record, record.name === 'Postgres' ? 'SIGINT' : 'SIGTERM', ORPHAN_GRACE_MS)
+  }
+  await writeFile(recordsFile(dir), '[]\n')
+  return names
+}
+
+/** Keeps the parts of the stack running and writes down their processes, so that the next start finds what this one may leave. */
+export const createKeeper = (dir: string, say: (text: string) => void): Keeper => {
+  const entries = new Map<string, Entry>()
+  let fail: (error: Error) => void = () => {}
+  const failed = new Promise<never>((_resolve, reject) => (fail = reject))
+  failed.catch(() => {})
+
+  let writing = Promise.resolve()
+  const writeRecords = (): Promise<void> => {
+    writing = writing.then(async () => {
+      const records = [...entries].map(([name, { part }]) => ({ name, ...part.record }))
+      await writeFile(`${recordsFile(dir)}.new`, `${JSON.stringify(records)}\n`, { mode: 0o600 })
+      await rename(`${recordsFile(dir)}.new`, recordsFile(dir))
+    })
+    return writing
+  }
+
+  const restart = async (name: string, entry: Entry, start: () => Promise<RunningPart>): Promise<void> => {
+    for (;;) {
+      const now = Date.now()
+      entry.failures = [...entry.failures.filter((at) => now - at < FAILURE_WINDOW_MS), now]
+      if (entry.failures.length >= FAILURES_MAX)
+        return fail(
+          new Error(`${name} ended ${FAILURES_MAX} times in ${FAILURE_WINDOW_MS / 60_000} minutes; see ${dir}/logs`),
+        )
+      const delayMs = Math.min(RESTART_DELAY_FIRST_MS * 2 ** (entry.failures.length - 1), RESTART_DELAY_MAX_MS)
+      say(`${name} has ended unexpectedly; starting it again in ${delayMs / 1_000} s`)
+      await sleep(delayMs)
+      if (entry.isStopping) return
+      try {
+        entry.part = await start()
+        // A part that came up while it was told to stop is not kept.
+        if (entry.isStopping) return await entry.part.stop()
+        await writeRecords()
+        say(`${name} runs again`)
+        return void watch(name, entry, start)
+      } catch (error) {
+        say(Error.isError(error) ? error.message : String(error))
+      }
+    }
+  }
+
+  const watch = async (name: string, entry: Entry, start: () => Promise<RunningPart>): Promise<void> => {
+    await entry.part.exited
+    if (!entry.isStopping) await restart(name, entry, start)
+  }
+
+  return {
+    failed,
+    start: async (name, start) => {
+      const entry: Entry = { part: await start(), isStopping: false, failures: [] }
+      entries.set(name, entry)
+      await writeRecords()
+      void watch(name, entry, start).catch(fail)
+    },
+    stop: async (name) => {
+      const entry = entries.get(name)
+      if (entry === undefined) return
+      entry.isStopping = true
+      await entry.part.stop()
+      entries.delete(name)
+      await writeRecords()
+    },
+  }
+}

@@ -1,0 +1,242 @@
+import path from 'node:path'
+import { createDemoGateway, type DemoGateway } from '../../demo/gateway.ts'
+import { DEMO_MODEL } from '../../demo/reply.ts'
+import { createLocalDriver } from '../../local/driver.ts'
+import { banner } from './banner.ts'
+import { demoRepository } from './demo-repository.ts'
+import { createKeeper, endOrphans, type Keeper } from './keeper.ts'
+import type { Lock } from './lock.ts'
+import { startPostgres } from './postgres.ts'
+import { say, step } from './progress.ts'
+import { runToEnd, type Service, startService } from './service.ts'
+import { choosePorts, type DevSettings, type Ports } from './settings.ts'
+import { startTemporal } from './temporal.ts'
+
+/** Bundling the workflows and the first connections take seconds on a busy machine. */
+const SERVICE_READY_TIMEOUT_MS = 90_000
+/** Requests and activities in flight get their own, shorter limits within this. */
+const SERVICE_STOP_TIMEOUT_MS = 20_000
+const MODELS_TIMEOUT_MS = 3_000
+
+export type Stack = {
+  /** Rejects when a part could not be kept running. */
+  failed: Promise<never>
+  /** Ends what was started, in order: nobody loses what it still needs. */
+  stop(): Promise<void>
+}
+
+type Parts = {
+  root: string
+  settings: DevSettings
+  ports: Ports
+  keeper: Keeper
+  /** Settings of API and worker, complete once everything they need runs. */
+  env: Record<string, string>
+  gateway: DemoGateway | null
+  temporalUiUrl: string | null
+}
+
+const answers = async (url: string): Promise<boolean> => {
+  try {
+    const response = await fetch(url, { signal: AbortSignal.timeout(2_000) })
+    await response.arrayBuffer()
+    return response.ok
+  } catch {
+    return false
+  }
+}
+
+/** The address under which this machine reaches what listens on `host`. */
+const reachable = (host: string): string =>
+  host === '0.0.0.0' || host === '::' ? 'localhost' : host === '127.0.0.1' ? 'localhost' : host
+
+const withPostgres = async ({ settings, keeper, env }: Parts): Promise<void> => {
+  if (settings.given['DATABASE_URL'] !== undefined) return
+  await step('Postgres', async () => {
+    await keeper.start('Postgres', async () => {
+      const postgres = await startPostgres({
+        dir: path.join(settings.dataDir, 'postgres'),
+        password: settings.secrets.postgres_password,
+      })
+      env['DATABASE_URL'] = postgres.url
+      return postgres
+    })
+    return `port ${new URL(env['DATABASE_URL'] ?? '').port}`
+  })
+}
+
+const withTemporal = async (parts: Parts): Promise<void> => {
+  const { settings, ports, keeper, env } = parts
+  if (settings.given['TEMPORAL_ADDRESS'] !== undefined) {
+    parts.temporalUiUrl = settings.given['TEMPORAL_UI_URL'] ?? null
+    return
+  }
+  await step('Temporal server', async () => {
+    await keeper.start('Temporal', async () => {
+      const temporal = await startTemporal({
+        dbFile: path.join(settings.dataDir, 'temporal.db'),
+        port: ports.temporal,
+        uiPort: ports.temporalUi,
+        namespaces: [settings.given['TEMPORAL_NAMESPACE'] ?? 'lap'],
+      })
+      if (env['TEMPORAL_ADDRESS'] !== undefined && env['TEMPORAL_ADDRESS'] !== temporal.address) {
+        await temporal.stop()
+        throw new Error(`Temporal could not take its port ${ports.temporal} again`)
+      }
+      env['TEMPORAL_ADDRESS'] = temporal.address
+      parts.temporalUiUrl = temporal.uiUrl
+      return temporal
+    })
+    return `port ${ports.temporal}`
+  })
+  if (parts.temporalUiUrl !== null) env['TEMPORAL_UI_URL'] = settings.given['TEMPORAL_UI_URL'] ?? parts.temporalUiUrl
+}
+
+const withModel = async (parts: Parts): Promise<void> => {
+  const { settings, ports, env } = parts
+  if (settings.given['LITELLM_API_BASE'] !== undefined) return
+  const key = settings.secrets.gateway_key
+  parts.gateway = await createDemoGateway({ port: ports.gateway, host: '127.0.0.1', key })
+  env['LITELLM_API_BASE'] = parts.gateway.url
+  env['LITELLM_API_KEY'] = key
+}
+
+/** A model to show in the example: the first that the gateway names. */
+const exampleModel = async ({ gateway, env }: Parts): Promise<string> => {
+  if (gateway !== null) return DEMO_MODEL
+  try {
+    const response = await fetch(`${env['LITELLM_API_BASE']}/v1/models`, {
+      headers: { authorization: `Bearer ${env['LITELLM_API_KEY']}` },
+      signal: AbortSignal.timeout(MODELS_TIMEOUT_MS),
+    })
+    const body = (await response.json()) as { data?: { id?: string }[] }
+    return body.data?.[0]?.id ?? 'NAME-OF-A-MODEL'
+  } catch {
+    return 'NAME-OF-A-MODEL'
+  }
+}
+
+const service = ({ root, settings, env }: Parts, name: string, isReady: () => Promise<boolean>): Service => ({
+  file: path.join(root, 'bin', `${name}.ts`),
+  env,
+  logFile: path.join(settings.dataDir, 'logs', `${name}.log`),
+  isReady,
+  readyTimeoutMs: SERVICE_READY_TIMEOUT_MS,
+  stopTimeoutMs: SERVICE_STOP_TIMEOUT_MS,
+})
+
+const withServices = async (parts: Parts): Promise<void> => {
+  const { settings, ports, keeper } = parts
+  await step('Migrations', async () => {
+    await runToEnd(service(parts, 'migrate', () => Promise.resolve(true)))
+    return ''
+  })
+  const host = reachable(settings.host)
+  const api = service(parts, 'api', () => answers(`http://${host}:${settings.port}/readyz`))
+  const worker = service(parts, 'worker', () => answers(`http://${host}:${ports.workerMetrics}/healthz`))
+  const started = await Promise.allSettled([
+    step('Worker', async () => {
+      await keeper.start('worker', () => startService(worker))
+      return 'sandboxes are processes of this machine, without isolation'
+    }),
+    step('API', async () => {
+      await keeper.start('api', () => startService(api))
+      return `port ${settings.port}`
+    }),
+  ])
+  for (const part of started) if (part.status === 'rejected') throw part.reason
+}
+
+const baseEnv = async (settings: DevSettings, ports: Ports): Promise<Record<string, string>> => ({
+  TEMPORAL_NAMESPACE: 'lap',
+  SANDBOX_DRIVER: 'local',
+  MASTER_KEY: settings.secrets.master_key,
+  ENCRYPTION_KEY: settings.secrets.encryption_key,
+  ...(settings.given['PREINSTALLED_GITHUB_REPO'] === undefined
+    ? { PREINSTALLED_GITHUB_REPO: await demoRepository(path.join(settings.dataDir, 'demo-repo')) }
+    : {}),
+  ...settings.given,
+  LAP_DATA_DIR: settings.dataDir,
+  PORT: String(settings.port),
+  METRICS_PORT: String(ports.metrics),
+  WORKER_METRICS_PORT: String(ports.workerMetrics),
+})
+
+/** Sandboxes outlive API and worker, but not `npm start`. */
+const removeSandboxes = async ({ settings }: Parts): Promise<void> => {
+  const dir = path.resolve(settings.given['LOCAL_SANDBOX_DIR'] ?? path.join(settings.dataDir, 'sandboxes'))
+  const driver = createLocalDriver({
+    dir,
+    host: '127.0.0.1',
+    listen: '127.0.0.1',
+    searchPath: '',
+    harnessDir: () => undefined,
+  })
+  await driver.removeAll()
+}
+
+const stopParts = async (parts: Parts): Promise<void> => {
+  const { keeper, gateway } = parts
+  const attempt = (what: string, work: () => Promise<unknown>): Promise<unknown> =>
+    work().catch((error: unknown) => say(`${what}: ${Error.isError(error) ? error.message : String(error)}`))
+  await attempt('API', () => keeper.stop('api'))
+  await attempt('Worker', () => keeper.stop('worker'))
+  await attempt('Sandboxes', () => removeSandboxes(parts))
+  await attempt('Demo model', async () => gateway?.close())
+  await attempt('Temporal', () => keeper.stop('Temporal'))
+  await attempt('Postgres', () => keeper.stop('Postgres'))
+}
+
+/**
+ * Starts everything that was not given, then API and worker, and says how to use it.
+ * @param signal ends the start; what runs by then is ended too
+ */
+export const startStack = async (options: {
+  root: string
+  settings: DevSettings
+  lock: Lock
+  signal: AbortSignal
+}): Promise<Stack> => {
+  const { root, settings, lock, signal } = options
+  const left = await endOrphans(settings.dataDir)
+  if (left.length > 0) say(`Ended what an earlier start had left: ${left.join(', ')}`)
+  const ports = await choosePorts(settings)
+  const keeper = createKeeper(settings.dataDir, say)
+  const env = await baseEnv(settings, ports)
+  const parts: Parts = { root, settings, ports, keeper, env, gateway: null, temporalUiUrl: null }
+  let stopping: Promise<void> | undefined
+  const stop = (): Promise<void> => (stopping ??= stopParts(parts))
+  try {
+    const servers = await Promise.allSettled([withPostgres(parts), withTemporal(parts), withModel(parts)])
+    for (const part of servers) if (part.status === 'rejected') throw part.reason
+    signal.throwIfAborted()
+    await withServices(parts)
+    signal.throwIfAborted()
+  } catch (error) {
+    await stop()
+    throw error
+  }
+  const host = reachable(settings.host)
+  const url = `http://${host}:${settings.port}`
+  await lock.publish({
+    url,
+    metrics_url: `http://${host}:${ports.metrics}/metrics`,
+    worker_metrics_url: `http://${host}:${ports.workerMetrics}/metrics`,
+    temporal_address: env['TEMPORAL_ADDRESS'] ?? '',
+    temporal_ui_url: parts.temporalUiUrl,
+    database_url: env['DATABASE_URL'] ?? '',
+    started_at: new Date().toISOString(),
+  })
+  console.log(
+    banner({
+      url,
+      metricsUrl: `http://${host}:${ports.metrics}/metrics`,
+      temporalUiUrl: parts.temporalUiUrl,
+      masterKey: env['MASTER_KEY'] ?? '',
+      model: await exampleModel(parts),
+      isDemo: parts.gateway !== null,
+      logDir: path.join(settings.dataDir, 'logs'),
+    }),
+  )
+  return { failed: keeper.failed, stop }
+}
