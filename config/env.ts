@@ -147,7 +147,6 @@ export const envSchema = z.object({
 })
 
 export type Env = z.output<typeof envSchema>
-export type SettingName = keyof Env
 
 /** Settings whose names are free: the rest of the name is the variable inside the sandbox. */
 export const CONTAINER_ENV_PREFIX = 'CONTAINER_ENV_'

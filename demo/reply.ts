@@ -7,14 +7,14 @@ const outputMaxChars = 8_000
 const titleMaxChars = 50
 
 type Part = { type: string; text?: string }
-export type ChatMessage = {
+type ChatMessage = {
   role: string
   content?: string | Part[] | null
   tool_calls?: { id: string; function: { name: string; arguments: string } }[]
   tool_call_id?: string
 }
 type JsonSchema = { type?: string | string[]; enum?: unknown[]; minimum?: number }
-export type ChatTool = {
+type ChatTool = {
   type?: string
   function?: { name: string; parameters?: { properties?: Record<string, JsonSchema>; required?: string[] } }
 }
@@ -28,7 +28,7 @@ export type ChatRequest = {
 
 export type DemoReply = { type: 'text'; text: string } | { type: 'tool_call'; name: string; arguments: string }
 
-export const textOf = (message: ChatMessage): string => {
+const textOf = (message: ChatMessage): string => {
   const { content } = message
   if (typeof content === 'string') return content
   return (content ?? []).flatMap((part) => (part.type === 'text' ? [part.text ?? ''] : [])).join('\n')

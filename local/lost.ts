@@ -7,7 +7,7 @@ const watchMs = 1_000
  * One look over all sandboxes each second, and at once when `onExit` says so. A sandbox whose supervisor is dead is told of once. One whose directory is
  * gone, or which is being removed, was ended on purpose.
  */
-export const createLostWatch = (root: string, onLost: (name: string) => void) => {
+const createLostWatch = (root: string, onLost: (name: string) => void) => {
   const told = new Set<string>()
   /** Pid and start time never change, so records are read once. */
   const records = new Map<string, SandboxRecord>()

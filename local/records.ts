@@ -28,7 +28,7 @@ export type SandboxRecord = {
   oom_kills: number | null
 }
 
-export const RECORD_FILE = 'sandbox.json'
+const RECORD_FILE = 'sandbox.json'
 export const STATE_FILE = 'state.json'
 export const LOG_FILE = 'supervisor.log'
 const REMOVED_DIR = '.removed'
