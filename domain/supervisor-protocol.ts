@@ -61,3 +61,38 @@ export type JournalEntry = { seq: number; at: string } & (
   | { type: 'harness_exited'; turn_id: string | null; code: number | null; signal: string | null; tail: string[] }
   | { type: 'harness_restarted' }
 )
+
+/**
+ * What a supervisor is started with: one JSON document on its standard input, so that nothing of it shows in a process list or an environment.
+ *
+ * It keeps in `dir`: `workspace/` (the clone), `home/`, `journal.jsonl`, and `state.json`, a `SupervisorStateFile` replaced at each change.
+ */
+export type SupervisorConfig = {
+  sandbox_id: string
+  template_hash: string
+  /** `pool` ends in `warm`; `session` in `booted`, as soon as it can be used. */
+  purpose: 'pool' | 'session'
+  /** Bearer token that callers must show. */
+  token: string
+  /** Port 0: any free one; see `state.json`. */
+  listen: { host: string; port: number }
+  dir: string
+  /** `dir`: absolute path of the folder with the harness' `manifest.ts`. */
+  harness: { id: string; dir: string }
+  /** Empty: the workspace starts empty. */
+  repo_url: string
+  branch: string
+  setup_command: string | null
+  /** Plain environment of set-up command, harness and tools. */
+  env: Record<string, string>
+}
+
+/** A supervisor that cannot boot writes `failed` with the reason and exits with 1. */
+export type SupervisorStateFile = {
+  state: SupervisorState
+  phase: BootPhase | null
+  /** null until it listens. */
+  port: number | null
+  pid: number
+  failure: Health['failure']
+}

@@ -1,0 +1,32 @@
+import { text } from 'node:stream/consumers'
+import type { SupervisorConfig } from '../domain/supervisor-protocol.ts'
+import { listen } from '../supervisor/server.ts'
+import { createSupervisor } from '../supervisor/supervisor.ts'
+
+/** Runs inside a sandbox. Its configuration comes on standard input, as one JSON document. */
+
+const stopWithinMs = 2_800
+
+const config = JSON.parse(await text(process.stdin)) as SupervisorConfig
+const supervisor = await createSupervisor(config, {
+  path: process.env['PATH'] ?? '/usr/local/bin:/usr/bin:/bin',
+  out: (text) => process.stdout.write(text),
+  onDead: () => void stop(1),
+})
+await listen(supervisor, { ...config.listen, token: config.token })
+
+let ending = false
+const stop = async (code: number): Promise<void> => {
+  if (ending) return
+  ending = true
+  setTimeout(() => process.exit(code), stopWithinMs).unref()
+  await supervisor.stop().catch(() => undefined)
+  process.exit(code)
+}
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(0))
+
+try {
+  await supervisor.boot()
+} catch {
+  await stop(1)
+}

@@ -1,0 +1,68 @@
+import { writeFileSync } from 'node:fs'
+import { AppError } from '../domain/errors.ts'
+import type { BindReply, BindRequest } from '../domain/supervisor-protocol.ts'
+import type { Harness } from './harness.ts'
+import type { Lifecycle } from './lifecycle.ts'
+import type { Loopback } from './loopback.ts'
+import { envFile, writeFiles } from './workspace.ts'
+
+/** A refusal whose code says which one it is. */
+export const refused = (code: string, message: string): AppError =>
+  new AppError('conflict', message, { cause: { code } })
+
+const transcript = (history: BindRequest['history']): string =>
+  [
+    'The conversation so far. Its sandbox was lost, and with it uncommitted files; this one is new.',
+    ...history.map(({ role, text }) => `<${role}>\n${text}\n</${role}>`),
+  ].join('\n\n')
+
+export type BindingDeps = {
+  workspace: string
+  /** Read by every shell that the harness starts. */
+  bashEnv: string
+  harness: Harness
+  loopback: Loopback
+  lifecycle: Lifecycle
+  /** The conversation opened ahead, if there is one. */
+  spare: () => string | null
+  onBound: (request: BindRequest, conversation: string) => void
+}
+
+/** Gives the sandbox to a session, once. What is repeated with the same epoch gets the same answer; after a failure it may be tried again. */
+export type Binding = {
+  epoch: () => number | null
+  bind: (request: BindRequest) => Promise<BindReply>
+}
+
+export const createBinding = (deps: BindingDeps): Binding => {
+  let current: { epoch: number; reply: Promise<BindReply> } | null = null
+
+  const take = async (request: BindRequest): Promise<BindReply> => {
+    writeFileSync(deps.bashEnv, envFile(request.env), { mode: 0o600 })
+    if (request.files.length > 0) await writeFiles(deps.workspace, request.files)
+    const conversation = deps.spare() ?? (await deps.harness.open())
+    if (request.history.length > 0) await deps.harness.tell(conversation, transcript(request.history))
+    deps.loopback.connect(request.gateway, request.model)
+    deps.onBound(request, conversation)
+    deps.lifecycle.enter({ state: 'bound' })
+    return { epoch: request.epoch, harness_session_id: conversation }
+  }
+
+  return {
+    epoch: () => current?.epoch ?? null,
+    bind(request) {
+      if (current !== null && current.epoch !== request.epoch)
+        throw refused('other_epoch', `the sandbox is bound with epoch ${current.epoch}`)
+      if (current === null) {
+        const state = deps.lifecycle.read().state
+        if (state !== 'booted' && state !== 'warm') throw refused('not_ready', `the sandbox is ${state}`)
+        const attempt = { epoch: request.epoch, reply: take(request) }
+        current = attempt
+        attempt.reply.catch(() => {
+          if (current === attempt) current = null
+        })
+      }
+      return current.reply
+    },
+  }
+}

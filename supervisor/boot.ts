@@ -1,0 +1,74 @@
+import type { SupervisorConfig } from '../domain/supervisor-protocol.ts'
+import { errorText } from '../domain/errors.ts'
+import type { Harness } from './harness.ts'
+import type { Lifecycle } from './lifecycle.ts'
+import type { Log } from './log.ts'
+import type { Loopback } from './loopback.ts'
+import { WARM_UP_PROMPT, WARM_UP_SYSTEM } from './warm-up.ts'
+import { BootError, cloneInto, runSetup } from './workspace.ts'
+
+export type BootDeps = {
+  config: SupervisorConfig
+  workspace: string
+  env: Record<string, string>
+  harness: Harness
+  loopback: Loopback
+  lifecycle: Lifecycle
+  log: Log
+}
+
+const prepareWorkspace = async ({ config, workspace, env, lifecycle, log }: BootDeps): Promise<void> => {
+  lifecycle.enter({ phase: 'cloning_repo' })
+  await cloneInto(workspace, { repo_url: config.repo_url, branch: config.branch, env }, log)
+  if (config.setup_command === null) return
+  lifecycle.enter({ phase: 'installing_deps' })
+  await runSetup(workspace, config.setup_command, env, log)
+}
+
+const startHarness = async (harness: Harness): Promise<void> => {
+  try {
+    await harness.start()
+  } catch (error) {
+    throw new BootError('harness_exited', errorText(error))
+  }
+}
+
+/** One whole turn with a tool, answered by the loopback: a harness that was only started takes seconds for its first. */
+const warmUp = async ({ harness, loopback, log }: BootDeps): Promise<void> => {
+  const throwaway = await harness.open()
+  const prompt = { parts: [{ type: 'text', text: WARM_UP_PROMPT }], system: WARM_UP_SYSTEM }
+  const { error } = await harness.prompt(throwaway, prompt)
+  if (error !== null) throw new BootError('harness_exited', `the warm-up turn failed: ${error}`)
+  await harness.close(throwaway)
+  log.write(`warmed up${loopback.warmedUp() ? '' : ', without a tool'}`)
+}
+
+const known = (error: unknown): BootError =>
+  error instanceof BootError ? error : new BootError('harness_exited', errorText(error))
+
+/**
+ * Clones, sets up and starts, the harness at the same time as the clone; for the pool, warms as well.
+ * @returns a conversation that is empty and nobody's, opened ahead because that is the one slow step of a bind; null for a cold start
+ * @throws BootError, after it has entered `failed`
+ */
+export const boot = async (deps: BootDeps): Promise<string | null> => {
+  const { config, harness, lifecycle } = deps
+  try {
+    await Promise.all([prepareWorkspace(deps), startHarness(harness)])
+    lifecycle.enter({ phase: 'harness_listening' })
+    if (config.purpose === 'session') {
+      lifecycle.enter({ state: 'booted', phase: null })
+      return null
+    }
+    lifecycle.enter({ phase: 'waiting_harness' })
+    await warmUp(deps)
+    const spare = await harness.open()
+    lifecycle.enter({ state: 'warm', phase: null })
+    return spare
+  } catch (error) {
+    const failure = known(error)
+    deps.log.write(`failed: ${failure.code}: ${failure.message}`)
+    lifecycle.fail(failure)
+    throw failure
+  }
+}

@@ -1,0 +1,36 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { AppError } from '../domain/errors.ts'
+
+/** Files of a session come base64 in one body, so it may be a third larger than what the platform takes. */
+const bodyMaxBytes = 64 * 1024 * 1024
+
+/** @throws AppError `too_large` */
+export const readBody = async (request: IncomingMessage): Promise<Buffer> => {
+  const chunks: Buffer[] = []
+  let size = 0
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    size += chunk.length
+    if (size > bodyMaxBytes) throw new AppError('too_large', `a body may have ${bodyMaxBytes} bytes`)
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
+}
+
+const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
+
+/** Compares in constant time, whatever the lengths. */
+export const sameSecret = (given: string | undefined, expected: string): boolean =>
+  timingSafeEqual(digest(given ?? ''), digest(expected))
+
+/** Writes, and waits when the reader is slow; resolves also when it has gone. */
+export const writeSlowly = async (response: ServerResponse, bytes: string | Buffer): Promise<void> => {
+  if (response.write(bytes) || response.destroyed) return
+  await new Promise<void>((resolve) => {
+    const done = (): void => {
+      response.off('drain', done).off('close', done)
+      resolve()
+    }
+    response.on('drain', done).on('close', done)
+  })
+}

@@ -1,0 +1,109 @@
+import { AppError, errorText } from '../domain/errors.ts'
+import type { TurnRequest, TurnResult } from '../domain/supervisor-protocol.ts'
+import type { Harness, HarnessEvent } from './harness.ts'
+import type { Journal } from './journal.ts'
+import type { Loopback, TurnTraffic } from './loopback.ts'
+import { conversationOf, createReplyCollector, withModelNameInEvent } from './reply.ts'
+
+/** What a bind has settled for all turns. */
+export type Conversation = { id: string; system: string | null; model: string }
+
+/** Runs the turns of a bound session: one at a time, each id once, everything the harness says into the journal. */
+export type Turns = {
+  running(): string | null
+  /** @throws AppError `conflict` while another one runs */
+  start(request: TurnRequest): void
+  /** The running turn, if it is this one (or any, without an id), ends as `cancelled`. */
+  interrupt(turnId: string | undefined): Promise<void>
+  hear(event: HarnessEvent): void
+}
+
+export type TurnsDeps = {
+  journal: Journal
+  loopback: Loopback
+  harness: Harness
+  /** Resolves when the harness runs; rejects when it cannot be started. */
+  harnessRuns(): Promise<void>
+  /** Ends a harness that does not obey. */
+  killHarness(): Promise<void>
+  log(line: string): void
+}
+
+/** A harness that has not ended its turn this long after being told to is killed. */
+const cancelTimeoutMs = 5_000
+
+type Running = {
+  id: string
+  model: string
+  cancelled: boolean
+  collector: ReturnType<typeof createReplyCollector>
+  over: Promise<void>
+}
+
+type Outcome = { turn: Running; traffic: TurnTraffic; harnessError: string | null; gone: string | null }
+
+const resultOf = ({ turn, traffic, harnessError, gone }: Outcome): TurnResult => {
+  const { usage } = traffic
+  const reply = turn.collector.reply()
+  if (turn.cancelled) return { status: 'cancelled', reply, error: null, usage }
+  if (gone !== null) return { status: 'failed', reply, error: { code: 'harness_exited', message: gone }, usage }
+  if (traffic.unreachable !== null)
+    return { status: 'failed', reply, error: { code: 'gateway_unreachable', message: traffic.unreachable }, usage }
+  if (harnessError !== null)
+    return { status: 'failed', reply, error: { code: 'harness_error', message: harnessError }, usage }
+  return { status: 'done', reply, error: null, usage }
+}
+
+export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns => {
+  const { journal, loopback, harness } = deps
+  let running: Running | null = null
+
+  const run = async (turn: Running, request: TurnRequest): Promise<void> => {
+    const traffic = loopback.beginTurn(turn.model)
+    const outcome: Outcome = { turn, traffic, harnessError: null, gone: null }
+    try {
+      await deps.harnessRuns()
+      if (!turn.cancelled) {
+        const { error } = await harness.prompt(conversation.id, { parts: request.parts, system: conversation.system })
+        outcome.harnessError = error
+      }
+    } catch (error) {
+      outcome.gone = errorText(error)
+    }
+    running = null
+    journal.append({ type: 'turn_finished', turn_id: turn.id, result: resultOf(outcome) })
+  }
+
+  return {
+    running: () => running?.id ?? null,
+    start(request) {
+      if (running?.id === request.turn_id || journal.turns().has(request.turn_id)) return
+      if (running !== null)
+        throw new AppError('conflict', `turn ${running.id} is running`, { cause: { code: 'turn_running' } })
+      const model = request.model ?? conversation.model
+      const collector = createReplyCollector()
+      const turn: Running = { id: request.turn_id, model, cancelled: false, collector, over: Promise.resolve() }
+      running = turn
+      journal.append({ type: 'turn_started', turn_id: turn.id })
+      turn.over = run(turn, request)
+    },
+    async interrupt(turnId) {
+      const turn = running
+      if (turn === null || (turnId !== undefined && turn.id !== turnId)) return
+      turn.cancelled = true
+      await harness.cancel(conversation.id).catch((error: unknown) => deps.log(`cancel: ${errorText(error)}`))
+      const late = AbortSignal.timeout(cancelTimeoutMs)
+      late.addEventListener('abort', () => {
+        if (running !== turn) return
+        deps.log('the harness did not end its turn and is killed')
+        void deps.killHarness()
+      })
+    },
+    hear(event) {
+      if (conversationOf(event) !== conversation.id) return
+      const named = withModelNameInEvent(event, running?.model ?? conversation.model)
+      running?.collector.hear(named)
+      journal.append({ type: 'harness', turn_id: running?.id ?? null, event: named })
+    },
+  }
+}

@@ -1,0 +1,47 @@
+import http from 'node:http'
+import https from 'node:https'
+
+/** The gateway of a bound session. */
+export type Gateway = { base_url: string; api_key: string }
+
+const connectTimeoutMs = 5_000
+const agents = { 'http:': new http.Agent({ keepAlive: true }), 'https:': new https.Agent({ keepAlive: true }) }
+
+/** `…/v1/chat/completions` of the gateway, whose base may end in `/v1` or not. */
+export const gatewayUrl = (base: string, path: string): URL => {
+  const root = base.replace(/\/+$/, '').replace(/\/v1$/, '')
+  return new URL(`${root}${path}`)
+}
+
+/**
+ * Sends a request on to the gateway; resolves with the head of its answer. There is no limit on the answer: models think for minutes.
+ * @throws Error when nothing can be reached there
+ */
+export const forward = (
+  gateway: Gateway,
+  call: { method: string; path: string; contentType: string; body: Buffer; signal: AbortSignal },
+): Promise<http.IncomingMessage> =>
+  new Promise((resolve, reject) => {
+    const url = gatewayUrl(gateway.base_url, call.path)
+    const secure = url.protocol === 'https:'
+    const request = (secure ? https : http).request(url, {
+      method: call.method,
+      agent: secure ? agents['https:'] : agents['http:'],
+      signal: call.signal,
+      headers: {
+        authorization: `Bearer ${gateway.api_key}`,
+        'content-type': call.contentType,
+        'content-length': call.body.length,
+      },
+    })
+    request.once('socket', (socket) => {
+      if (!socket.connecting) return
+      const late = (): void =>
+        void request.destroy(new Error(`no connection to ${url.host} within ${connectTimeoutMs} ms`))
+      const timer = setTimeout(late, connectTimeoutMs)
+      for (const event of [secure ? 'secureConnect' : 'connect', 'close']) socket.once(event, () => clearTimeout(timer))
+    })
+    request.once('response', resolve)
+    request.once('error', reject)
+    request.end(call.body)
+  })
