@@ -74,27 +74,32 @@ export const updateAgent = (sql: Sql, id: string, patch: AgentPatch): Promise<Ag
 }
 
 /**
- * Deletes an agent: it is not found any more, its live sessions end as `agent_deleted`, its pool drains.
+ * Deletes an agent: it is not found any more, its live sessions end as `agent_deleted`, its pool drains. The sessions end one by one after the deletion: what a
+ * crash leaves over is ended by its workflow, which is told in the same transaction.
  * @returns false when there was none
  */
-export const markAgentDeleted = (sql: Sql, id: string): Promise<boolean> =>
-  sql.tx(async (tx) => {
-    const gone = await tx.one(
-      'update agent set deleted_at = now(), updated_at = now() where id = $1 and deleted_at is null returning id',
-      [id],
-    )
-    if (gone === null) return false
-    const live = await tx.query<{ id: string }>(
-      "select id from session where agent_id = $1 and status in ('creating', 'ready') order by id",
-      [id],
-    )
-    for (const session of live) await endSession(tx, session.id, { status: 'dead', endReason: 'agent_deleted' })
+export const markAgentDeleted = async (sql: Sql, id: string): Promise<boolean> => {
+  const gone = await sql.tx(async (tx) => {
+    // Waits for creates under way, which hold the row for key share; those that come later find it deleted.
+    const agent = await tx.one('select id from agent where id = $1 and deleted_at is null for update', [id])
+    if (agent === null) return false
+    await tx.query('update agent set deleted_at = now(), updated_at = now() where id = $1', [id])
     await tx.query(
-      "insert into outbox (kind, subject, created_at, attempts, next_at) values ('poke_pool', $1, now(), 0, now())",
+      `insert into outbox (kind, subject, created_at, attempts, next_at)
+       select 'signal_session', id, now(), 0, now() from session where agent_id = $1 and status in ('creating', 'ready')
+       union all select 'poke_pool', $1::uuid, now(), 0, now()`,
       [id],
     )
     return true
   })
+  if (!gone) return false
+  const live = await sql.query<{ id: string }>(
+    "select id from session where agent_id = $1 and status in ('creating', 'ready') order by id",
+    [id],
+  )
+  for (const session of live) await endSession(sql, session.id, { status: 'dead', endReason: 'agent_deleted' })
+  return true
+}
 
 export const countAgents = async (sql: Sql): Promise<number> =>
   (await sql.one<{ count: number }>('select count(*)::int count from agent where deleted_at is null'))!.count

@@ -54,8 +54,10 @@ const CLAIM = `
     from ask join agent a on a.id = ask.agent_id left join pool_state p on p.agent_id = ask.agent_id left join candidate c on true)`
 
 const CREATE = `
-  with ask as (select $2::uuid agent_id, $3::text template_hash, $4::int pool_size, $5::int hours
-    where (select count(*) from session where status in ('creating', 'ready')) < $16::int), ${CLAIM},
+  with ask as (
+    select id agent_id, $3::text template_hash, $4::int pool_size, $5::int hours from agent
+    where id = $2 and deleted_at is null and (select count(*) from session where status in ('creating', 'ready')) < $16::int
+    for key share), ${CLAIM},
   made as (
     insert into session (id, agent_id, status, phase, title, spawn_mode, claim_outcome, idempotency_key, body_hash, request, model, prompt,
       sandbox_id, attempt, bound_attempt, phases, last_seq, idle_timeout_ms, created_at, last_activity_at, max_age_at, creating_deadline_at,
@@ -84,7 +86,11 @@ const CREATE = `
     insert into outbox (kind, subject, created_at, attempts, next_at)
     select kind, subject, now(), 0, now() from made,
       lateral (values ('start_session', made.id), ('poke_pool', made.agent_id)) o (kind, subject)),
-  used as (update agent set last_session_at = now() from made where agent.id = made.agent_id)
+  used as (
+    update agent set last_session_at = now() from made, (
+      select id from agent where id = $2 and (last_session_at is null or last_session_at < now() - interval '1 second')
+      for no key update skip locked) due
+    where agent.id = due.id)
   select made.*, to_json(taken) as taken from made left join taken on true`
 
 type CreatedRow = SessionRow & { taken: SandboxRow | null }
@@ -100,7 +106,7 @@ const reviveTimes = (row: SandboxRow): SandboxRow => ({
 /**
  * Makes a session and claims a warm sandbox for it, in one statement: one round trip, one transaction. The rows that start its workflow and poke the
  * pool are written with it.
- * @throws AppError `conflict` for a known idempotency key with another body, `rate_limited` when too many sessions live
+ * @throws AppError `conflict` for a known idempotency key with another body, `rate_limited` when too many sessions live, `not_found` without its agent
  */
 export const createSession = async (sql: Sql, session: NewSession): Promise<Created> => {
   try {
@@ -110,16 +116,24 @@ export const createSession = async (sql: Sql, session: NewSession): Promise<Crea
       session.initialTurn?.id ?? null, session.initialTurn === null ? null : session.initialTurn.parts, liveSessionsMax,
       sessionCreatingTimeoutMs, session.origin, session.createdBy,
     ]) // prettier-ignore
-    if (row === null)
-      throw new AppError('rate_limited', `There are ${liveSessionsMax} live sessions, which is the most; end some`, {
-        retryAfterSeconds: 10,
-      })
+    if (row === null) return await refused(sql, session)
     const { taken, ...made } = row
     return { existing: false, session: made, sandbox: taken && reviveTimes(taken), outcome: made.claim_outcome }
   } catch (error) {
     if (violatedConstraint(error) !== 'session_idempotency_key_key') throw error
     return { existing: true, session: await sessionOfKey(sql, session.idempotencyKey, session.bodyHash) }
   }
+}
+
+/** No row was made: a repeated request is answered all the same; else the agent is gone, or the platform is full. */
+const refused = async (sql: Sql, { agentId, idempotencyKey, bodyHash }: NewSession): Promise<Created> => {
+  if (idempotencyKey !== null && (await sql.one('select from session where idempotency_key = $1', [idempotencyKey])))
+    return { existing: true, session: await sessionOfKey(sql, idempotencyKey, bodyHash) }
+  if ((await sql.one('select from agent where id = $1 and deleted_at is null', [agentId])) === null)
+    throw new AppError('not_found', `agent ${agentId} not found`)
+  throw new AppError('rate_limited', `There are ${liveSessionsMax} live sessions, which is the most; end some`, {
+    retryAfterSeconds: 10,
+  })
 }
 
 const sessionOfKey = async (sql: Sql, key: string | null, bodyHash: string | null): Promise<SessionRow> => {
@@ -138,7 +152,7 @@ const getSandboxOf = (sql: Sql, id: string): Promise<SandboxRow | null> =>
 
 /**
  * Gives a session that has no usable sandbox a warm one, as the next attempt. Idempotent: a session that has a sandbox in the making or in
- * use keeps it.
+ * use keeps it; an attempt that missed before is counted once, by its last answer.
  * @returns null when the session is gone or ended; `sandbox` null on a miss
  */
 export const claimForSession = (sql: Sql, sessionId: string, claim: ClaimRequest): Promise<Claimed | null> =>
@@ -154,14 +168,16 @@ export const claimForSession = (sql: Sql, sessionId: string, claim: ClaimRequest
        recorded as (
          insert into claim (id, session_id, agent_id, attempt, outcome, sandbox_id, template_hash, sandbox_age_ms, created_at)
          select gen_random_uuid(), $1, $2, $6::int + 1, v.outcome, c.id, $3, (extract(epoch from now() - c.ready_at) * 1000)::int, now()
-         from verdict v left join candidate c on true)
+         from verdict v left join candidate c on true
+         on conflict (session_id, attempt) do update set outcome = excluded.outcome, sandbox_id = excluded.sandbox_id,
+           sandbox_age_ms = excluded.sandbox_age_ms where claim.sandbox_id is null and excluded.sandbox_id is not null)
        select v.outcome, taken.* from verdict v left join taken on true`,
       [sessionId, session.agent_id, claim.templateHash, claim.poolSize, claim.recentAgentHours, session.attempt],
     )
     const { outcome, ...sandbox } = taken!
     if (sandbox.id === null) return { session, sandbox: null, outcome }
     const moved = await tx.one<SessionRow>(
-      `update session set sandbox_id = $2, attempt = attempt + 1, claim_outcome = case when attempt = 0 then $3 else claim_outcome end,
+      `update session set sandbox_id = $2, attempt = attempt + 1, claim_outcome = case when status = 'creating' then $3 else claim_outcome end,
          spawn_mode = case when status = 'creating' then 'warm' else spawn_mode end where id = $1 returning *`,
       [sessionId, sandbox.id, outcome],
     )
@@ -174,7 +190,7 @@ export const claimForSession = (sql: Sql, sessionId: string, claim: ClaimRequest
 
 /**
  * Writes the row of a sandbox that is to be made for one session, as its next attempt. Idempotent like `claimForSession`.
- * @param outcome recorded with the session when it differs from what the first claim said (`miss_dead`)
+ * @returns null when the session is gone or ended
  */
 export const assignSandbox = (
   sql: Sql,
@@ -199,3 +215,20 @@ export const assignSandbox = (
     )
     return { session: moved!, sandbox: sandbox! }
   })
+
+/**
+ * The warm sandbox that a session got did not answer: the claim counts as a miss. Without `retried` the session goes cold.
+ * @returns the session as it is then; null when it is not being created any more
+ */
+export const claimWasDead = (
+  sql: Sql,
+  claim: { sessionId: string; sandboxId: string; retried: boolean },
+): Promise<SessionRow | null> =>
+  sql.one<SessionRow>(
+    `with missed as (update claim set outcome = 'miss_dead' where session_id = $1 and sandbox_id = $2),
+     cold as (
+       update session set claim_outcome = 'miss_dead', spawn_mode = 'cold', phase = 'creating_sandbox'
+       where id = $1 and status = 'creating' and not $3::boolean returning *)
+     select * from cold`,
+    [claim.sessionId, claim.sandboxId, claim.retried],
+  )

@@ -119,7 +119,7 @@ test('an ended session takes no message and no event, and its open turns are ove
   const waiting = await enqueueTurn(sql, turn())
   await endSession(sql, session.id, { status: 'dead', endReason: 'deleted' })
   await expect(enqueueTurn(sql, turn())).rejects.toMatchObject({ code: 'gone' })
-  expect((await getTurn(sql, running.turn.id))?.status).toBe('interrupted')
+  expect((await getTurn(sql, running.turn.id))?.status).toBe('cancelled')
   expect((await getTurn(sql, waiting.turn.id))?.status).toBe('cancelled')
   const before = await readEvents(sql, { sessionId: session.id, after: 0, limit: 100 })
   expect(await append(1, 3)).toMatchObject({ appended: 0, ended: true })

@@ -25,7 +25,9 @@ export type Append = {
 
 /**
  * Appends entries of a sandbox' journal to the log of its session. Numbers have no gap, because the session's row is locked while they are given; what is
- * there already (by sandbox and journal number) is left out, so that repeating an append changes nothing. A closed log takes nothing more.
+ * there already (by sandbox and journal number) is left out, so that repeating an append changes nothing, and so is the end of a turn that is over. Nothing is taken when
+ * the log is closed, or from a sandbox that the session has left.
+ * @returns `ended`: this sandbox has nothing more to say to this session
  */
 export const appendEvents = (
   sql: Sql,
@@ -33,32 +35,39 @@ export const appendEvents = (
 ): Promise<{ lastSeq: number; appended: number; ended: boolean }> =>
   sql.tx(async (tx) => {
     const session = await lockSession(tx, append.sessionId)
-    if (session === null || isEnded(session.status))
+    if (session === null || isEnded(session.status) || session.sandbox_id !== append.sandboxId)
       return { lastSeq: session?.last_seq ?? 0, appended: 0, ended: true }
-    const cursor = await journalCursor(tx, append.sandboxId)
-    const fresh = append.entries.filter((entry) => entry.journalSeq > cursor)
-    const lastSeq = session.last_seq + fresh.length
-    if (fresh.length > 0)
-      await tx.query(
-        `with logged as (
-           insert into event (session_id, seq, type, data, created_at, sandbox_id, journal_seq)
-           select $1, $2::int + i, type, data::jsonb, clock_timestamp(), $3, journal_seq
-           from unnest($4::text[], $5::text[], $6::int[]) with ordinality n (type, data, journal_seq, i))
-         update session set last_seq = $7, last_activity_at = now() where id = $1`,
-        [
-          append.sessionId,
-          session.last_seq,
-          append.sandboxId,
-          pgArray(fresh.map(({ type }) => type)),
-          pgArray(fresh.map(({ data }) => jsonItem(data))),
-          pgArray(fresh.map(({ journalSeq }) => journalSeq)),
-          lastSeq,
-        ],
-      )
+    const entries = [...new Map(append.entries.map((entry) => [entry.journalSeq, entry])).values()]
+    const written =
+      entries.length === 0
+        ? null
+        : await tx.one<{ last_seq: number }>(APPEND, [
+            session.id,
+            session.last_seq,
+            append.sandboxId,
+            pgArray(entries.map(({ type }) => type)),
+            pgArray(entries.map(({ data }) => jsonItem(data))),
+            pgArray(entries.map(({ journalSeq }) => journalSeq)),
+          ])
     if (append.turnEnd !== undefined) await writeTurnEnd(tx, append.turnEnd)
-    if (fresh.length > 0) await tx.query('select pg_notify($1, $2)', [EVENT_CHANNEL, append.sessionId])
-    return { lastSeq, appended: fresh.length, ended: false }
+    const lastSeq = written?.last_seq ?? session.last_seq
+    return { lastSeq, appended: lastSeq - session.last_seq, ended: false }
   })
+
+const APPEND = `
+  with fresh as (
+    select type, data::jsonb as data, journal_seq, row_number() over (order by i)::int n
+    from unnest($4::text[], $5::text[], $6::int[]) with ordinality e (type, data, journal_seq, i)
+    where not exists (select from event where sandbox_id = $3 and event.journal_seq = e.journal_seq)
+      and (type <> 'turn.finished' or exists (
+        select from turn where session_id = $1 and status = 'running' and id::text = coalesce(e.data::jsonb->>'turn_id', id::text)))),
+  logged as (
+    insert into event (session_id, seq, type, data, created_at, sandbox_id, journal_seq)
+    select $1, $2::int + n, type, data, clock_timestamp(), $3, journal_seq from fresh),
+  numbered as (
+    update session set last_seq = $2 + (select count(*) from fresh), last_activity_at = now()
+    where id = $1 and exists (select from fresh) returning id, last_seq)
+  select last_seq, pg_notify('${EVENT_CHANNEL}', id::text)::text as notified from numbered`
 
 export const writeTurnEnd = async (tx: Sql, end: TurnEnd): Promise<boolean> =>
   (await tx.one(

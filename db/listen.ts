@@ -11,17 +11,31 @@ export type Listener = AsyncDisposable & {
 const RETRY_FIRST_MS = 50
 const RETRY_MAX_MS = 2_000
 
+/** A path that silently drops packets would leave the connection deaf for hours: the server has this long to answer, each time. */
+const PULSE_MS = 15_000
+
+const createPulse = (client: pg.Client): (() => Promise<void>) => {
+  let answered = true
+  return async () => {
+    if (!answered) throw new Error('The listening connection does not answer')
+    answered = false
+    await client.query('select 1')
+    answered = true
+  }
+}
+
 /** Connects in the background and again whenever the connection is lost. */
 export const createListener = (url: string, onLost: (error: Error) => void = () => {}): Listener => {
   const subscribers = new Map<string, Set<() => void>>()
   let client: pg.Client | null = null
+  let connecting: pg.Client | null = null
   let retryMs = RETRY_FIRST_MS
   let timer: NodeJS.Timeout | undefined
   let closed = false
 
-  const wakeAll = (): void => {
-    for (const callbacks of subscribers.values()) for (const callback of callbacks) callback()
-  }
+  const wake = (sessionId: string): void =>
+    Array.from(subscribers.get(sessionId) ?? []).forEach((callback) => callback())
+  const wakeAll = (): void => [...subscribers.keys()].forEach(wake)
 
   const again = (error: Error): void => {
     client = null
@@ -38,18 +52,20 @@ export const createListener = (url: string, onLost: (error: Error) => void = () 
       keepAlive: true,
       connectionTimeoutMillis: 5_000,
     })
+    connecting = next
+    const beat = createPulse(next)
     let over = false
+    const pulse = setInterval(() => void beat().catch(lost), PULSE_MS).unref()
     const lost = (error: Error): void => {
       if (over) return
       over = true
+      clearInterval(pulse)
       next.end().catch(() => {})
       again(error)
     }
     next.on('error', lost)
     next.on('end', () => lost(new Error('The listening connection ended')))
-    next.on('notification', ({ payload }) => {
-      for (const callback of subscribers.get(payload ?? '') ?? []) callback()
-    })
+    next.on('notification', ({ payload }) => wake(payload ?? ''))
     next
       .connect()
       .then(() => next.query(`listen ${EVENT_CHANNEL}`))
@@ -77,7 +93,7 @@ export const createListener = (url: string, onLost: (error: Error) => void = () 
     async [Symbol.asyncDispose]() {
       closed = true
       clearTimeout(timer)
-      await client?.end().catch(() => {})
+      await (client ?? connecting)?.end().catch(() => {})
     },
   }
 }

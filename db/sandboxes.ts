@@ -23,7 +23,7 @@ export type Reservation = {
 }
 
 /**
- * Writes the row of a new pool sandbox, unless a global limit forbids it. The limits hold here, where the row is made, so no number of workflows
+ * Writes the row of a new pool sandbox, once per id, unless a global limit forbids it. The limits hold here, where the row is made, so no number of workflows
  * or workers can exceed them: provisioning and warm ones (without those being replaced) ≤ `poolSize`, provisioning ones ≤ `maxProvisioning`.
  * @returns null when a limit is reached, or the one to be replaced is no longer warm
  */
@@ -34,13 +34,16 @@ export const reservePoolSandbox = (
 ): Promise<SandboxRow | null> =>
   sql.tx(async (tx) => {
     await tx.query('select pg_advisory_xact_lock($1)', [POOL_LOCK])
-    if (made.replaces !== undefined) {
-      const old = await tx.one(
-        "update sandbox set retiring = true where id = $1 and state = 'warm' and not retiring returning id",
-        [made.replaces],
-      )
-      if (old === null) return null
-    }
+    const known = await getSandbox(tx, made.id)
+    if (known !== null) return known
+    const old =
+      made.replaces === undefined
+        ? null
+        : await tx.one<{ was: boolean }>(
+            "update sandbox b set retiring = true from (select id, retiring was from sandbox where id = $1) o where b.id = o.id and b.state = 'warm' returning o.was",
+            [made.replaces],
+          )
+    if (made.replaces !== undefined && old === null) return null
     const row = await tx.one<SandboxRow>(
       `insert into sandbox (id, agent_id, template_hash, purpose, state, epoch, name, driver, harness_id, image, created_at, retiring)
        select $1, $2, $3, 'pool', 'provisioning', 0, $4, $5, $6, $7, clock_timestamp(), false
@@ -59,7 +62,7 @@ export const reservePoolSandbox = (
         limits.maxProvisioning,
       ],
     )
-    if (row === null && made.replaces !== undefined)
+    if (row === null && old?.was === false)
       await tx.query('update sandbox set retiring = false where id = $1', [made.replaces])
     return row
   })
@@ -82,11 +85,20 @@ export const sandboxBooted = (sql: Sql, id: string, endpoint: string): Promise<S
 
 export type SandboxEnd = { code: FailureCode; message: string; evidence: Evidence | null }
 
-/** It failed, or was lost: not for anyone any more. @returns null when it had ended before */
+/**
+ * It failed, or was lost: not for anyone any more. Its session, or the pool that it was made for, is told in the same transaction.
+ * @returns null when it had ended before, or is at another epoch
+ */
 export const sandboxFailed = (sql: Sql, id: string, end: SandboxEnd, epoch?: number): Promise<SandboxRow | null> =>
   sql.one<SandboxRow>(
-    `update sandbox set state = 'failed', failure_code = $2, failure_message = left($3, 4000), evidence = coalesce($4::jsonb, evidence), ended_at = now(), epoch = epoch + 1
-     where id = $1 and state in ('provisioning', 'warm', 'claimed') and ($5::int is null or epoch = $5) returning *`,
+    `with failed as (
+     update sandbox set state = 'failed', failure_code = $2, failure_message = left($3, 4000), evidence = coalesce($4::jsonb, evidence), ended_at = now(), epoch = epoch + 1
+     where id = $1 and state in ('provisioning', 'warm', 'claimed') and ($5::int is null or epoch = $5) returning *),
+     told as (
+       insert into outbox (kind, subject, created_at, attempts, next_at)
+       select 'signal_session', session_id, now(), 0, now() from failed where session_id is not null
+       union all select 'poke_pool', agent_id, now(), 0, now() from failed where purpose = 'pool')
+     select * from failed`,
     [id, end.code, end.message, end.evidence, epoch ?? null],
   )
 

@@ -4,6 +4,7 @@ import type { EndReason, FailureCode } from '../domain/session.ts'
 import { isEnded } from '../domain/session.ts'
 import type { SandboxRow } from './entities/sandbox.ts'
 import type { SessionRow } from './entities/session.ts'
+import { jsonItem, pgArray } from './sql.ts'
 import type { Sql } from './sql.ts'
 
 export type Ending =
@@ -18,29 +19,36 @@ export type Ended = {
   sandbox: SandboxRow | null
 }
 
-/** Numbers and writes events of a session whose row is locked by this transaction. */
+/** Numbers and writes events of a session whose row is locked by this transaction. @returns the number of the last one */
 export const writeEvents = async (
   tx: Sql,
   session: { id: string; last_seq: number },
   events: { type: EventType; data: Record<string, unknown> }[],
 ): Promise<number> => {
-  let seq = session.last_seq
-  for (const { type, data } of events)
-    await tx.query(
-      'insert into event (session_id, seq, type, data, created_at) values ($1, $2, $3, $4, clock_timestamp())',
-      [session.id, ++seq, type, data],
-    )
-  await tx.query('update session set last_seq = $2 where id = $1', [session.id, seq])
-  await tx.query('select pg_notify($1, $2)', [EVENT_CHANNEL, session.id])
-  return seq
+  const lastSeq = session.last_seq + events.length
+  await tx.query(
+    `with logged as (
+       insert into event (session_id, seq, type, data, created_at)
+       select $1, $2::int + i, type, data::jsonb, clock_timestamp() from unnest($3::text[], $4::text[]) with ordinality n (type, data, i)),
+     numbered as (update session set last_seq = $5 where id = $1)
+     select pg_notify('${EVENT_CHANNEL}', $1::text)::text`,
+    [
+      session.id,
+      session.last_seq,
+      pgArray(events.map(({ type }) => type)),
+      pgArray(events.map(({ data }) => jsonItem(data))),
+      lastSeq,
+    ],
+  )
+  return lastSeq
 }
 
 export const lockSession = (tx: Sql, id: string): Promise<SessionRow | null> =>
-  tx.one<SessionRow>('select * from session where id = $1 for update', [id])
+  tx.one<SessionRow>('select * from session where id = $1 for no key update', [id])
 
 /**
- * Ends a session in whatever live state it is: open turns are cancelled, its sandbox goes to `ending`, the log is closed, the workflow and the
- * pool are told. An ended session stays as it ended.
+ * Ends a session in whatever live state it is: waiting turns are cancelled; a running one too, or interrupted when the session failed; its sandbox goes to
+ * `ending`, the log is closed, the workflow and the pool are told. An ended session stays as it ended.
  * @param attempt when given, only if the session is still at this attempt
  * @returns null when there is no such session
  */
@@ -51,21 +59,23 @@ export const endSession = (sql: Sql, id: string, ending: Ending, attempt?: numbe
     if (isEnded(before.status) || (attempt !== undefined && before.attempt !== attempt))
       return { session: before, changed: false, sandbox: null }
     const endReason: EndReason = ending.status === 'dead' ? ending.endReason : `failed:${ending.code}`
-    const turns = await tx.query<{ id: string; status: string }>(
-      `update turn set status = case status when 'running' then 'interrupted' else 'cancelled' end, finished_at = now(),
+    const turns = await tx.query<{ id: string; seq: number; status: string }>(
+      `update turn set status = case status when 'running' then $3 else 'cancelled' end, finished_at = now(),
          error = jsonb_build_object('code', 'session_ended', 'message', 'The session ended: ' || $2)
-       where session_id = $1 and status in ('queued', 'running') returning id, status`,
-      [id, endReason],
+       where session_id = $1 and status in ('queued', 'running') returning id, seq, status`,
+      [id, endReason, ending.status === 'failed' ? 'interrupted' : 'cancelled'],
     )
-    const sandbox = await tx.one<SandboxRow>(
-      "update sandbox set state = 'ending', epoch = epoch + 1 where id = $1 and session_id = $2 and state in ('provisioning', 'claimed') returning *",
-      [before.sandbox_id, id],
+    const sandboxes = await tx.query<SandboxRow>(
+      "update sandbox set state = 'ending', epoch = epoch + 1 where session_id = $1 and state in ('provisioning', 'claimed') returning *",
+      [id],
     )
     await writeEvents(tx, before, [
-      ...turns.map((turn) => ({
-        type: 'turn.finished' as const,
-        data: { turn_id: turn.id, status: turn.status, error: { code: 'session_ended', message: endReason } },
-      })),
+      ...turns
+        .toSorted((a, b) => a.seq - b.seq)
+        .map((turn) => ({
+          type: 'turn.finished' as const,
+          data: { turn_id: turn.id, status: turn.status, error: { code: 'session_ended', message: endReason } },
+        })),
       {
         type: 'session.ended',
         data: {
@@ -74,7 +84,7 @@ export const endSession = (sql: Sql, id: string, ending: Ending, attempt?: numbe
         },
       },
     ])
-    const [code, reason] = ending.status === 'failed' ? [ending.code, ending.reason] : [null, null]
+    const [code, reason] = ending.status === 'failed' ? [ending.code, ending.reason.slice(0, 4_000)] : [null, null]
     const session = await tx.one<SessionRow>(
       'update session set status = $2, end_reason = $3, failure_code = $4, failure_reason = $5, ended_at = now() where id = $1 returning *',
       [id, ending.status, endReason, code, reason],
@@ -84,5 +94,5 @@ export const endSession = (sql: Sql, id: string, ending: Ending, attempt?: numbe
        values ('signal_session', $1, now(), 0, now()), ('poke_pool', $2, now(), 0, now())`,
       [id, before.agent_id],
     )
-    return { session: session!, changed: true, sandbox }
+    return { session: session!, changed: true, sandbox: sandboxes.find((one) => one.id === before.sandbox_id) ?? null }
   })

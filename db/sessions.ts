@@ -11,28 +11,27 @@ export const getSession = (sql: Sql, id: string): Promise<SessionRow | null> =>
 /** Where a page of a list ends: the next one begins after it. */
 export type SessionCursor = { createdAt: Date; id: string }
 
-/** Newest first. Without the request's files and environment: lists carry no blobs. */
+/** Newest first. Lists carry no blobs: `request` is empty and `prompt` null. */
 export const listSessions = (
   sql: Sql,
   page: { agentId?: string; status?: SessionStatus; limit: number; offset?: number; after?: SessionCursor },
-): Promise<SessionRow[]> =>
-  sql.query<SessionRow>(
+): Promise<SessionRow[]> => {
+  // Only the conditions that are asked for, so that each form has a plan of its own that walks an index.
+  const params: unknown[] = [page.limit, page.offset ?? 0]
+  const hole = (value: unknown): string => `$${params.push(value)}`
+  const conditions = ['true']
+  if (page.agentId !== undefined) conditions.push(`agent_id = ${hole(page.agentId)}`)
+  if (page.status !== undefined) conditions.push(`status = ${hole(page.status)}`)
+  if (page.after !== undefined)
+    conditions.push(`(created_at, id) < (${hole(page.after.createdAt)}::timestamptz, ${hole(page.after.id)}::uuid)`)
+  return sql.query<SessionRow>(
     `select id, agent_id, status, phase, phase_detail, title, end_reason, failure_code, failure_reason, spawn_mode, claim_outcome, model,
-       '{}'::jsonb as request, sandbox_id, attempt, bound_attempt, harness_session_id, phases, last_seq, idle_timeout_ms, created_at, ready_at,
-       last_activity_at, max_age_at, creating_deadline_at, ended_at, origin, created_by
-     from session
-     where ($1::uuid is null or agent_id = $1) and ($2::text is null or status = $2)
-       and ($3::timestamptz is null or (created_at, id) < ($3, $4::uuid))
-     order by created_at desc, id desc limit $5 offset $6`,
-    [
-      page.agentId ?? null,
-      page.status ?? null,
-      page.after?.createdAt ?? null,
-      page.after?.id ?? null,
-      page.limit,
-      page.offset ?? 0,
-    ],
+       '{}'::jsonb request, null prompt, idempotency_key, body_hash, sandbox_id, attempt, bound_attempt, harness_session_id, phases, last_seq, idle_timeout_ms, created_at,
+       ready_at, last_activity_at, max_age_at, creating_deadline_at, ended_at, origin, created_by
+     from session where ${conditions.join(' and ')} order by created_at desc, id desc limit $1 offset $2`,
+    params,
   )
+}
 
 /**
  * The harness has been told who it works for: `creating` becomes `ready`; a moved session, which was `ready` all along, says so in its log. A compare-and-set
@@ -50,7 +49,7 @@ export const sessionReady = async (
   },
 ): Promise<SessionRow | null> => {
   const row = await sql.one<SessionRow>(
-    `with bound as (
+    `with before as (select status from session where id = $1), bound as (
        update session set status = 'ready', phase = 'ready', phase_detail = null, bound_attempt = $2, harness_session_id = $3,
          phases = case when status = 'creating' then phases || $4::jsonb else phases end, ready_at = coalesce(ready_at, now()),
          last_activity_at = now(), last_seq = last_seq + 1
@@ -58,8 +57,8 @@ export const sessionReady = async (
          and exists (select from sandbox where id = session.sandbox_id and state = 'claimed') returning *),
      logged as (
        insert into event (session_id, seq, type, data, created_at)
-       select id, last_seq, case when $5::jsonb is null then 'session.ready' else 'sandbox_moved' end,
-         coalesce($5::jsonb, '{}') || jsonb_build_object('attempt', attempt, 'spawn_mode', spawn_mode, 'phases', phases), clock_timestamp() from bound)
+       select id, last_seq, case before.status when 'creating' then 'session.ready' else 'sandbox_moved' end,
+         case before.status when 'creating' then '{}' else coalesce($5::jsonb, '{}') end || jsonb_build_object('attempt', attempt, 'spawn_mode', spawn_mode, 'phases', phases), clock_timestamp() from bound, before)
      select bound.*, pg_notify('${EVENT_CHANNEL}', $1::text)::text as notified from bound`,
     [bound.sessionId, bound.attempt, bound.harnessSessionId, bound.phases, bound.moved ?? null],
   )

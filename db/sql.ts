@@ -34,13 +34,23 @@ const isConnectionError = (error: unknown): boolean =>
 export const violatedConstraint = (error: unknown): string | null =>
   codeOf(error) === '23505' ? ((error as { constraint?: string }).constraint ?? '') : null
 
-const translate = (error: unknown): unknown =>
-  isConnectionError(error)
-    ? new AppError('unavailable', 'The database cannot be reached', { cause: error, retryAfterSeconds: 1 })
-    : error
+/** A migration changed a table under a statement that this connection had planned. */
+const isStalePlan = (error: unknown): boolean => codeOf(error) === '0A000' && /cached plan/.test(errorText(error))
+
+/** Deadlock, lock timeout, statement timeout: nothing is wrong with the statement, and a repetition helps. */
+const BUSY_CODES = new Set(['40P01', '55P03', '57014'])
+
+const translate = (error: unknown): unknown => {
+  const again = { cause: error, retryAfterSeconds: 1 }
+  if (isConnectionError(error)) return new AppError('unavailable', 'The database cannot be reached', again)
+  if (BUSY_CODES.has(codeOf(error)) || isStalePlan(error))
+    return new AppError('unavailable', 'The database is busy; try again', again)
+  return error
+}
 
 /** Arrays and objects are parameters of `jsonb` columns; `pg` would write an array as a Postgres array. */
 const toParam = (value: unknown): unknown => {
+  if (typeof value === 'string') return storableText(value)
   if (
     value === null ||
     typeof value !== 'object' ||
@@ -52,8 +62,19 @@ const toParam = (value: unknown): unknown => {
   return jsonText(value)
 }
 
-/** JSON that `jsonb` takes: it has no U+0000, which tool output may hold; the replacement character stands for it. */
-const jsonText = (value: unknown): string => JSON.stringify(value).replaceAll(/(?<!\\)((?:\\\\)*)\\u0000/g, '$1\\ufffd')
+/** Text columns have no U+0000 either. */
+const storableText = (text: string): string => (text.includes('\0') ? text.replaceAll('\0', '\ufffd') : text)
+
+/**
+ * JSON that `jsonb` takes: it has neither U+0000 nor half a surrogate pair, both of which tool output may hold; the replacement character
+ * stands for them. `JSON.stringify` writes exactly these (and control characters) as `\u` escapes.
+ */
+const jsonText = (value: unknown): string => {
+  const text = JSON.stringify(value)
+  return text.includes('\\u')
+    ? text.replaceAll(/(?<!\\)((?:\\\\)*)\\u(?:0000|d[89a-f][0-9a-f]{2})/g, '$1\\ufffd')
+    : text
+}
 
 class PgArray {
   readonly items: unknown[]
@@ -67,20 +88,29 @@ export const pgArray = (items: unknown[]): PgArray => new PgArray(items)
 /** `jsonb` text for elements of `unnest($1::text[])`. */
 export const jsonItem = (value: unknown): string => jsonText(value)
 
-/** Hot statements get a name, so that each connection plans them once. */
+/** Statements get a name, so that each connection plans them once. */
 const names = new Map<string, string>()
+let named = 0
 const configOf = (text: string, params: unknown[]): QueryConfig => {
   let name = names.get(text)
-  if (name === undefined) names.set(text, (name = `lap${names.size}`))
+  if (name === undefined) names.set(text, (name = `lap${named++}`))
   return { name, text, values: params.map(toParam) }
 }
 
-const over = (run: (config: QueryConfig) => Promise<{ rows: unknown[] }>, tx: Sql['tx']): Sql => {
+const over = (
+  run: (config: QueryConfig) => Promise<{ rows: unknown[] }>,
+  tx: Sql['tx'],
+  inTransaction = false,
+): Sql => {
   const query = async <T>(text: string, params: unknown[] = []): Promise<T[]> => {
     try {
       return (await run(configOf(text, params))).rows as T[]
     } catch (error) {
-      throw translate(error)
+      if (!isStalePlan(error)) throw translate(error)
+      // Under a new name it is planned anew: at once, or by the next transaction.
+      names.delete(text)
+      if (inTransaction) throw translate(error)
+      return (await run(configOf(text, params))).rows as T[]
     }
   }
   return {
@@ -94,6 +124,7 @@ const onClient = (client: PoolClient): Sql => {
   const sql: Sql = over(
     (config) => client.query(config),
     (work) => work(sql),
+    true,
   )
   return sql
 }

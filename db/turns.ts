@@ -51,7 +51,8 @@ export const enqueueTurn = (sql: Sql, turn: NewTurn): Promise<Enqueued> =>
     }
     if (isEnded(session.status)) throw new AppError('gone', `session ${session.id} has ended: ${session.end_reason}`)
     const before = await tx.one<{ open: number; next: number }>(
-      "select count(*) filter (where status in ('queued', 'running'))::int open, coalesce(max(seq), 0)::int + 1 next from turn where session_id = $1",
+      `select (select count(*)::int from turn where session_id = $1 and status in ('queued', 'running')) open,
+         (select coalesce(max(seq), 0)::int + 1 from turn where session_id = $1) next`,
       [session.id],
     )
     if (before!.open >= queuedTurnsMax)

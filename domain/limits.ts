@@ -82,3 +82,24 @@ export const workflowMissingMs = 30 * SECOND
 export const databaseRetryMs = 500
 /** A stream that is opened while the database restarts waits this long before it answers 503, on which `EventSource` gives up for good. */
 export const databaseWaitMs = 15 * SECOND
+/** A call to Temporal takes 20–50 ms on two cores; one that takes this long is given up and comes again by the outbox. */
+export const temporalCallMs = 5 * SECOND
+/** Asking whether Temporal is there at all. */
+export const temporalProbeMs = 1 * SECOND
+/** Calls to Temporal that one relay has open at once: the server stays ahead of what is started. */
+export const outboxConcurrency = 8
+/** Wait before a message of the outbox is tried again: doubles from the first to the second figure. */
+export const outboxRetryFirstMs = 500
+export const outboxRetryMaxMs = 15 * SECOND
+/** Workflows that a worker keeps in memory, some 365 KB each; one that is not there is replayed from its history. */
+export const cachedWorkflowsMax = 500
+/** Heartbeat of the activities that wait for a sandbox: also how soon they hear that nobody wants it any more. */
+export const provisionHeartbeatMs = 1 * SECOND
+/** New sandboxes for one start whose first one was lost or whose harness exited: both may be chance. */
+export const startRetriesMax = 1
+/** Pause between two tries to reach a supervisor whose sandbox is still there. */
+export const reconnectMs = 500
+/** Activities get this long to end when a worker is stopped; turns go on with another worker. */
+export const workerShutdownMs = 10 * SECOND
+/** Tries to bind a sandbox that is there and does not answer: a busy machine is slow before it is dead. */
+export const bindTries = 3

@@ -16,7 +16,10 @@ const agent = (over: Partial<TemplateSource> = {}): TemplateSource => ({
 })
 const open = (text: string) => text
 const hashOf = (over: Partial<TemplateSource>, containerEnv: Record<string, string> = {}) =>
-  templateHash('a master key', templateOf(agent(over), { preinstalledRepo: 'https://example.com/r.git', containerEnv, open }))
+  templateHash(
+    'a master key',
+    templateOf(agent(over), { preinstalledRepo: 'https://example.com/r.git', containerEnv, open }),
+  )
 
 test('the order of keys and of egress rules does not matter', () => {
   expect(hashOf({ env_vars: { A: '1', B: '2' }, allow_out: ['a.com', 'b.com'] })).toBe(
@@ -49,7 +52,14 @@ test('an agent without a repository of its own gets the preinstalled one', () =>
 test('the same value sealed twice is the same template', () => {
   const sealer = createSealer(Buffer.alloc(32, 7))
   const hash = () =>
-    templateHash('k', templateOf(agent({ env_vars: { A: sealer.seal('1') } }), { preinstalledRepo: 'r', containerEnv: {}, open: sealer.open }))
+    templateHash(
+      'k',
+      templateOf(agent({ env_vars: { A: sealer.seal('1') } }), {
+        preinstalledRepo: 'r',
+        containerEnv: {},
+        open: sealer.open,
+      }),
+    )
   expect(hash()).toBe(hash())
 })
 

@@ -60,5 +60,8 @@ const canonical = (value: unknown): unknown => {
 export const templateHash = (masterKey: string, template: Template): string => {
   const sets = { ...template, allow_out: template.allow_out.toSorted(), deny_out: template.deny_out.toSorted() }
   const key = createHmac('sha256', masterKey).update('lap template hash v1').digest()
-  return createHmac('sha256', key).update(JSON.stringify(canonical(sets))).digest('hex').slice(0, 32)
+  return createHmac('sha256', key)
+    .update(JSON.stringify(canonical(sets)))
+    .digest('hex')
+    .slice(0, 32)
 }

@@ -26,8 +26,8 @@ export class Migration001Initial extends Migration {
         max_age_at timestamptz(3) not null, creating_deadline_at timestamptz(3) not null, ended_at timestamptz(3), origin jsonb,
         created_by text not null
       ) with (fillfactor = 70);
-      create index session_created_index on session (created_at desc, id);
-      create index session_agent_index on session (agent_id, created_at desc, id);
+      create index session_created_index on session (created_at, id);
+      create index session_agent_index on session (agent_id, created_at, id);
       create index session_live_index on session (agent_id) where status in ('creating', 'ready');
 
       create table sandbox (
@@ -61,7 +61,7 @@ export class Migration001Initial extends Migration {
         created_at timestamptz(3) not null
       );
       create index claim_created_index on claim (created_at);
-      create index claim_session_index on claim (session_id);
+      create unique index claim_session_attempt_index on claim (session_id, attempt);
 
       create table pool_state (
         agent_id uuid primary key references agent, share int not null, decision text not null, reason text not null,
@@ -74,6 +74,11 @@ export class Migration001Initial extends Migration {
         created_at timestamptz(3) not null, attempts int not null, next_at timestamptz(3) not null, last_error text
       );
       create index outbox_next_index on outbox (next_at, id);
+
+      -- Rows of these come and go all the time while the tables stay small: vacuum by number of dead rows, not by share.
+      alter table outbox set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+      alter table sandbox set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);
+      alter table session set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
     `)
   }
 }
