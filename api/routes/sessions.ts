@@ -1,0 +1,198 @@
+import { getSandbox, sandboxAddresses } from '../../db/sandboxes.ts'
+import { endSession } from '../../db/session-end.ts'
+import { getSession, listSessions } from '../../db/sessions.ts'
+import type { SessionCursor } from '../../db/sessions.ts'
+import type { SessionRow } from '../../db/entities/session.ts'
+import { AppError } from '../../domain/errors.ts'
+import { waitReadyMaxMs } from '../../domain/limits.ts'
+import { isId } from '../../domain/names.ts'
+import { sessionEnded } from '../../telemetry/events.ts'
+import { createAgentSession } from '../create-session.ts'
+import type { ApiDeps } from '../deps.ts'
+import { findLiveSession, findSession } from '../find.ts'
+import { waitFor } from '../follow.ts'
+import { presentSession } from '../present/session.ts'
+import { route } from '../route.ts'
+import type { Route } from '../route.ts'
+import {
+  Ok,
+  Session,
+  SessionCreate,
+  SessionCreateQuery,
+  SessionDeleted,
+  SessionList,
+  SessionListQuery,
+} from '../schemas/session.ts'
+import { abortTurns, leaveSandbox } from '../turns.ts'
+import { findAgent } from './agents.ts'
+
+const AGENTS = '/api/v1/managed_agents/agents'
+const BASE = '/api/v1/managed_agents/sessions'
+const tag = 'sessions'
+
+const withSandbox = async (deps: ApiDeps, session: SessionRow) =>
+  presentSession(session, session.sandbox_id === null ? null : await getSandbox(deps.sql, session.sandbox_id))
+
+/** The session as soon as it has left `creating`, or as it is after `waitReadyMaxMs`. */
+const settled = async (deps: ApiDeps, session: SessionRow, signal: AbortSignal): Promise<SessionRow> => {
+  const either = AbortSignal.any([signal, deps.drain])
+  const found = await waitFor(deps, session.id, { signal: either, timeoutMs: waitReadyMaxMs }, async () => {
+    const now = await getSession(deps.sql, session.id)
+    return now === null || now.status !== 'creating' ? { session: now } : null
+  })
+  return found?.session ?? (await getSession(deps.sql, session.id)) ?? session
+}
+
+const create = (deps: ApiDeps): Route =>
+  route({
+    method: 'post',
+    path: `${AGENTS}/:id/session`,
+    operationId: 'createSession',
+    tag,
+    summary: 'Open a session',
+    description:
+      'Replies `ready` with `spawn_mode: "warm"` when the pool had a sandbox, else `creating` with `spawn_mode: "cold"`. A repeat with the same `Idempotency-Key` and body replies with the same session.',
+    query: SessionCreateQuery,
+    body: SessionCreate,
+    idempotent: true,
+    replies: [{ status: 200, description: 'The session', schema: Session }],
+    errors: ['not_found', 'conflict', 'rate_limited'],
+    async handle(ctx, { params, query, body, idempotencyKey, signal }) {
+      const agent = await findAgent(deps, params.id)
+      const { session, replayed } = await createAgentSession(deps, agent, { body, idempotencyKey, log: ctx.state.log })
+      if (replayed) ctx.set('Idempotent-Replayed', 'true')
+      const wait = query.wait === 'ready' && session.status === 'creating'
+      ctx.body = await withSandbox(deps, wait ? await settled(deps, session, signal) : session)
+    },
+  })
+
+const cursorOf = ({ created_at, id }: SessionRow): string =>
+  Buffer.from(`${created_at.toISOString()} ${id}`).toString('base64url')
+
+const readCursor = (text: string): SessionCursor => {
+  const [time = '', id = ''] = Buffer.from(text, 'base64url').toString().split(' ')
+  const createdAt = new Date(time)
+  if (Number.isNaN(createdAt.getTime()) || !isId(id))
+    throw new AppError('invalid', 'query.cursor: must be the X-Next-Cursor of a page', {
+      details: [{ path: 'query.cursor', message: 'must be the X-Next-Cursor of a page' }],
+    })
+  return { createdAt, id }
+}
+
+const list = (deps: ApiDeps): Route =>
+  route({
+    method: 'get',
+    path: BASE,
+    operationId: 'listSessions',
+    tag,
+    summary: 'List sessions, the newest first',
+    description: 'The header `X-Next-Cursor` of a full page leads to the next one.',
+    query: SessionListQuery,
+    replies: [{ status: 200, description: 'A page of sessions', schema: SessionList }],
+    async handle(ctx, { query }) {
+      const after = query.cursor === undefined ? null : readCursor(query.cursor)
+      if (query.agent_id !== undefined && !isId(query.agent_id)) {
+        ctx.body = []
+        return
+      }
+      const rows = await listSessions(deps.sql, {
+        ...(query.agent_id === undefined ? {} : { agentId: query.agent_id }),
+        ...(query.status === undefined ? {} : { status: query.status }),
+        ...(after === null ? {} : { after }),
+        limit: query.limit,
+        offset: query.offset,
+      })
+      const last = rows.at(-1)
+      if (last !== undefined && rows.length === query.limit) ctx.set('X-Next-Cursor', cursorOf(last))
+      const ids = rows.map((row) => row.sandbox_id).filter((id) => id !== null)
+      const sandboxes = await sandboxAddresses(deps.sql, ids)
+      ctx.body = rows.map((row) => presentSession(row, sandboxes.get(row.sandbox_id ?? '') ?? null))
+    },
+  })
+
+const get = (deps: ApiDeps): Route =>
+  route({
+    method: 'get',
+    path: `${BASE}/:id`,
+    operationId: 'getSession',
+    tag,
+    summary: 'One session',
+    replies: [{ status: 200, description: 'The session', schema: Session }],
+    errors: ['not_found'],
+    async handle(ctx, { params }) {
+      ctx.body = await withSandbox(deps, await findSession(deps, params.id))
+    },
+  })
+
+const remove = (deps: ApiDeps): Route =>
+  route({
+    method: 'delete',
+    path: `${BASE}/:id`,
+    operationId: 'deleteSession',
+    tag,
+    summary: 'End a session',
+    description: 'In every state, also while it is created. One that has ended stays as it ended.',
+    replies: [
+      { status: 200, description: '`deleted`, or the status with which it had ended before', schema: SessionDeleted },
+    ],
+    errors: ['not_found'],
+    async handle(ctx, { params }) {
+      const session = await findSession(deps, params.id)
+      const ended = await endSession(deps.sql, session.id, { status: 'dead', endReason: 'deleted' })
+      deps.outbox.kick()
+      if (ended?.changed === true)
+        sessionEnded(
+          { log: ctx.state.log, metrics: deps.metrics },
+          { session_id: session.id, agent_id: session.agent_id, reason: 'deleted' },
+        )
+      ctx.body = {
+        id: session.id,
+        status: ended?.changed === true ? 'deleted' : (ended?.session.status ?? session.status),
+      }
+    },
+  })
+
+/** A session's own row is locked by whoever changes it, so what is decided here on an older copy is decided again there. */
+const restart = (deps: ApiDeps): Route =>
+  route({
+    method: 'post',
+    path: `${BASE}/:id/restart`,
+    operationId: 'restartSession',
+    tag,
+    summary: 'Move a session to a new sandbox',
+    description: 'The conversation goes on; a turn that runs is interrupted.',
+    replies: [{ status: 200, description: 'The session, on its way', schema: Session }],
+    errors: ['not_found', 'conflict', 'gone'],
+    async handle(ctx, { params }) {
+      const session = await findLiveSession(deps, params.id)
+      if (session.status === 'creating')
+        throw new AppError('conflict', `session ${session.id} is still being created; delete it if it takes too long`)
+      await leaveSandbox(deps, session)
+      ctx.body = await withSandbox(deps, await findSession(deps, session.id))
+    },
+  })
+
+const abort = (deps: ApiDeps): Route =>
+  route({
+    method: 'post',
+    path: `${BASE}/:id/abort`,
+    operationId: 'abortSession',
+    tag,
+    summary: 'Stop what runs',
+    description: 'Cancels the running turn and those that wait behind it. The session stays.',
+    replies: [{ status: 200, description: 'Stopped, or nothing was running', schema: Ok }],
+    errors: ['not_found', 'gone', 'upstream'],
+    async handle(ctx, { params }) {
+      await abortTurns(deps, await findLiveSession(deps, params.id))
+      ctx.body = { ok: true }
+    },
+  })
+
+export const sessionRoutes = (deps: ApiDeps): Route[] => [
+  create(deps),
+  list(deps),
+  get(deps),
+  remove(deps),
+  restart(deps),
+  abort(deps),
+]

@@ -1,0 +1,65 @@
+import { z } from 'zod'
+import { Json, queryNumber, strict, Time } from './common.ts'
+import { Attachments } from './session.ts'
+
+const Part = z
+  .looseObject({ type: z.string('must name the kind of the part, for instance "text"').min(1) })
+  .meta({
+    id: 'Part',
+    description:
+      'A part in the shape of the harness: `{type: "text", text}`, `{type: "file", mime, url, filename}`, `{type: "tool", …}`.',
+  })
+
+export const MessageSend = strict({
+  text: z.string().max(1_000_000, 'must have at most 1000000 characters').optional(),
+  parts: z.array(Part).min(1, 'must have at least one part').max(100, 'must have at most 100 parts').optional(),
+  attachments: Attachments.optional(),
+})
+  .refine((body) => (body.attachments ?? []).length > 0 || body.parts !== undefined || (body.text ?? '') !== '', {
+    message: 'needs text, parts or attachments',
+  })
+  .meta({
+    id: 'MessageSend',
+    description: '`attachments` (after `text`) or `parts` or `text`, in this order of preference.',
+  })
+export type MessageSend = z.output<typeof MessageSend>
+
+export const Message = z
+  .object({ info: Json.describe('At least `id`, `sessionID` and `role`.'), parts: z.array(Part) })
+  .meta({ id: 'Message' })
+export type Message = z.output<typeof Message>
+
+export const MessageList = z.array(Message).meta({ id: 'MessageList' })
+
+export const LogEntry = z
+  .object({
+    id: z.string(),
+    kind: z.enum(['created', 'user', 'thinking', 'tool', 'response', 'assistant', 'recovered', 'ended']),
+    at: Time,
+    title: z.string(),
+    detail: z.string().optional(),
+    meta: z.string().optional(),
+    status: z.string().optional(),
+  })
+  .meta({ id: 'LogEntry' })
+export type LogEntry = z.output<typeof LogEntry>
+
+export const Log = z.array(LogEntry).meta({ id: 'Log' })
+
+/** Cursors are taken as they come: a wrong one is answered in the stream, by `resync`. */
+export const StreamQuery = z.object({
+  after: z
+    .string()
+    .max(100)
+    .optional()
+    .describe('Number of the last event seen; `Last-Event-ID` does the same and wins.'),
+  follow: z.string().optional().describe('`1`: the stream stays open after the end of a turn.'),
+})
+
+export const SandboxLogsQuery = z.object({
+  tailLines: queryNumber(1, 5000).default(500),
+})
+
+export const TurnsQuery = z.object({
+  limit: queryNumber(1, 1000).default(1000).describe('Turns, the newest ones.'),
+})

@@ -1,0 +1,91 @@
+import { z } from 'zod'
+import { SESSION_STATUSES } from '../../domain/session.ts'
+import { Id, Json, Limit, Offset, strict, Time } from './common.ts'
+import { EnvVars } from './env.ts'
+
+const attachmentMaxBytes = 5 * 1024 * 1024
+const IMAGE_TYPES = ['image/png', 'image/jpeg', 'image/gif', 'image/webp'] as const
+
+export const Attachment = strict({
+  name: z.string().max(255, 'must have at most 255 characters').optional(),
+  mime_type: z.enum(IMAGE_TYPES, `must be one of ${IMAGE_TYPES.join(', ')}`),
+  base64: z
+    .base64('must be base64')
+    .min(1, 'must not be empty')
+    .max(Math.ceil(attachmentMaxBytes / 3) * 4, 'must be at most 5 MiB decoded'),
+}).meta({ id: 'Attachment' })
+export type Attachment = z.output<typeof Attachment>
+
+export const Attachments = z.array(Attachment).max(10, 'must have at most 10 entries')
+
+export const SessionCreate = strict({
+  title: z.string().max(500, 'must have at most 500 characters').nullable().optional(),
+  initial_prompt: z
+    .string()
+    .max(1_000_000, 'must have at most 1000000 characters')
+    .optional()
+    .describe('The first message; it runs as soon as the session is ready.'),
+  initial_attachments: Attachments.optional(),
+  env_vars: EnvVars.optional().describe('Environment of this session, over the agent’s.'),
+}).meta({ id: 'SessionCreate' })
+export type SessionCreate = z.output<typeof SessionCreate>
+
+export const SessionCreateQuery = z.object({
+  wait: z
+    .literal('ready', 'must be "ready"')
+    .optional()
+    .describe('`ready`: the reply waits up to 60 s for the session to leave `creating`.'),
+})
+
+export const Session = z
+  .object({
+    id: Id,
+    agent_id: Id,
+    title: z.string().nullable(),
+    title_preview: z.string().nullable(),
+    status: z.enum(SESSION_STATUSES),
+    phase: z.string().nullable(),
+    phase_detail: z.string().nullable(),
+    spawn_mode: z.enum(['warm', 'cold']),
+    claim_outcome: z.string().describe('What the warm pool answered: hit, hit_shared, or why it missed.'),
+    model: z.string(),
+    harness_session_id: z.string().nullable(),
+    sandbox_url: z.string().nullable(),
+    sandboxes: z.record(z.string(), z.string()).nullable(),
+    task_arn: z.string().nullable().describe('Name of the sandbox.'),
+    tty_url: z.string().nullable(),
+    tty_token: z.string().nullable(),
+    supports_tui: z.boolean(),
+    response: Json.nullable(),
+    attempt: z.int().describe('Sandboxes this session has had.'),
+    last_seq: z.int().describe('Number of the last event; `?after=` it streams only what is new.'),
+    phases: z.record(z.string(), z.number()).describe('Moment of the start → milliseconds since the request.'),
+    idle_timeout_ms: z.int().nullable(),
+    failure_code: z.string().nullable(),
+    failure_reason: z.string().nullable(),
+    end_reason: z.string().nullable(),
+    origin: Json.nullable(),
+    created_at: Time,
+    ready_at: Time.nullable(),
+    last_seen_at: Time.nullable(),
+    ended_at: Time.nullable(),
+  })
+  .meta({ id: 'Session' })
+export type Session = z.output<typeof Session>
+
+export const SessionList = z.array(Session).meta({ id: 'SessionList' })
+
+export const SessionListQuery = z.object({
+  agent_id: z.string().optional(),
+  status: z.enum(SESSION_STATUSES, `must be one of ${SESSION_STATUSES.join(', ')}`).optional(),
+  limit: Limit,
+  offset: Offset,
+  cursor: z
+    .string()
+    .max(200)
+    .optional()
+    .describe('From the `X-Next-Cursor` header of the page before; use instead of `offset`.'),
+})
+
+export const SessionDeleted = z.object({ id: Id, status: z.string() }).meta({ id: 'SessionDeleted' })
+export const Ok = z.object({ ok: z.literal(true) }).meta({ id: 'Ok' })

@@ -1,0 +1,80 @@
+import { once } from 'node:events'
+import { streamDrainTimeoutMs, streamHeartbeatMs, streamRetryMs } from '../domain/limits.ts'
+import { streamOpened } from '../telemetry/events.ts'
+import type { ApiDeps } from './deps.ts'
+import type { Context } from './http.ts'
+
+/** One frame: `data` as one line of JSON; `id` only for entries of the log, so that control frames never move a client's cursor. */
+export type Frame = { id?: number; data: unknown }
+
+/** The writing end of a stream of server-sent events. */
+export type EventStream = {
+  /** Waits while the client is slow; a client that takes nothing for `streamDrainTimeoutMs` is dropped and resumes by id. */
+  send(frames: Frame[]): Promise<void>
+  /** Aborted when the client is gone or the process is ending. */
+  readonly signal: AbortSignal
+}
+
+const textOf = ({ id, data }: Frame): string =>
+  `${id === undefined ? '' : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`
+
+/** @returns false when the client took nothing for too long */
+const write = async ({ res }: Context, text: string, signal: AbortSignal): Promise<boolean> => {
+  if (text === '' || signal.aborted || res.writableEnded || res.write(text)) return true
+  const slow = AbortSignal.timeout(streamDrainTimeoutMs)
+  try {
+    await once(res, 'drain', { signal: AbortSignal.any([signal, slow]) })
+    return true
+  } catch {
+    return signal.aborted
+  }
+}
+
+const openResponse = ({ res }: Context): AbortController => {
+  const gone = new AbortController()
+  res.once('close', () => gone.abort())
+  // A client that vanished shows as an error of the socket; it resumes from the log, so there is nothing to report.
+  res.on('error', () => gone.abort())
+  res.writeHead(200, {
+    'Content-Type': 'text/event-stream; charset=utf-8',
+    'Cache-Control': 'no-cache, no-transform',
+    'X-Accel-Buffering': 'no',
+  })
+  res.flushHeaders()
+  return gone
+}
+
+/**
+ * Answers with a stream and keeps it alive by comment frames; ends it when `produce` returns. When the process is ending the client is
+ * told when to come back.
+ */
+export const stream = async (
+  ctx: Context,
+  { drain, metrics }: Pick<ApiDeps, 'drain' | 'metrics'>,
+  sessionId: string,
+  produce: (stream: EventStream) => Promise<void>,
+): Promise<void> => {
+  ctx.respond = false
+  const { res } = ctx
+  const gone = openResponse(ctx)
+  const closed = streamOpened({ log: ctx.state.log, metrics }, { session_id: sessionId })
+  const heartbeat = setInterval(() => {
+    if (!res.writableNeedDrain) res.write(': heartbeat\n\n')
+  }, streamHeartbeatMs)
+  const signal = AbortSignal.any([gone.signal, drain])
+  const send = async (frames: Frame[]): Promise<void> => {
+    if (await write(ctx, frames.map(textOf).join(''), signal)) return
+    closed('slow')
+    res.destroy()
+  }
+  try {
+    await produce({ signal, send })
+  } catch (error) {
+    // Nobody is left to be told what a stream that is over anyway failed of.
+    if (!signal.aborted) throw error
+  } finally {
+    clearInterval(heartbeat)
+    if (!gone.signal.aborted) res.end(drain.aborted ? `retry: ${streamRetryMs}\n\n` : undefined)
+    closed(gone.signal.aborted ? 'closed' : 'ended')
+  }
+}

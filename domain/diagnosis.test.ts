@@ -1,0 +1,154 @@
+import { describe, expect, test } from '@jest/globals'
+import { detectIssues } from './diagnosis.ts'
+import type { Facts, IssueCode } from './diagnosis.ts'
+
+const now = new Date('2026-01-01T12:00:00Z')
+const ago = (ms: number): Date => new Date(now.getTime() - ms)
+const SECOND = 1_000
+const MINUTE = 60 * SECOND
+
+const healthy: Facts = {
+  now,
+  session: {
+    status: 'ready',
+    created_at: ago(10 * MINUTE),
+    attempt: 1,
+    sandbox_url: 'http://127.0.0.1:1',
+    failure_code: null,
+    failure_reason: null,
+  },
+  sandbox: { state: 'claimed', failure_code: null, failure_message: null },
+  pod: { exists: true, phase: 'Running', age_ms: 10 * MINUTE, all_ready: true, waiting_reasons: [] },
+  node: { exists: true, ready_status: 'True', allocated_pct: { cpu: 100, memory: 100 } },
+  service: { expected: true, exists: true, node_port: 30_000 },
+  probe: { reachable: true, error: null },
+  pool: {
+    configured_size: 2,
+    warm: 1,
+    provisioning: 0,
+    backoff_until: null,
+    breaker_open: false,
+    breaker_reason: null,
+    reason: null,
+  },
+  workflow: { exists: true, status: 'RUNNING' },
+  turn: null,
+}
+
+type Over = { [K in keyof Facts]?: Facts[K] extends Date ? Date : Partial<NonNullable<Facts[K]>> | null }
+const facts = (over: Over): Facts =>
+  Object.fromEntries(
+    Object.entries(healthy).map(([key, value]) => {
+      const change = over[key as keyof Facts]
+      if (change === undefined) return [key, value]
+      if (change === null || change instanceof Date) return [key, change]
+      return [key, { ...(value as object | null), ...change }]
+    }),
+  ) as Facts
+const codes = (over: Over): IssueCode[] => detectIssues(facts(over)).map((issue) => issue.code)
+
+test('a healthy session has no issue', () => {
+  expect(codes({})).toEqual([])
+})
+
+describe.each<[IssueCode, Over[], Over[]]>([
+  [
+    'dead_node_assigned',
+    [{ node: { ready_status: 'False' } }, { node: { ready_status: 'Unknown' } }],
+    [{ node: { ready_status: null } }, { node: { exists: false, ready_status: 'False' } }, { pod: { exists: false }, node: { ready_status: 'False' } }],
+  ],
+  [
+    'stale_node_host_cache_suspect',
+    [{ session: { status: 'creating', created_at: ago(121 * SECOND), sandbox_url: null } }],
+    [
+      { session: { status: 'creating', created_at: ago(119 * SECOND), sandbox_url: null } },
+      { session: { status: 'creating', created_at: ago(121 * SECOND) } },
+      { session: { sandbox_url: null } },
+      { session: { status: 'creating', created_at: ago(121 * SECOND), sandbox_url: null }, service: { node_port: null } },
+      { session: { status: 'creating', created_at: ago(121 * SECOND), sandbox_url: null }, pod: { phase: 'Pending' } },
+    ],
+  ],
+  [
+    'pod_image_pull_backoff',
+    [
+      { pod: { waiting_reasons: ['ImagePullBackOff'] } },
+      { pod: { waiting_reasons: ['ContainerCreating', 'ErrImagePull'] } },
+      { pod: { waiting_reasons: ['ErrImageNeverPull'] } },
+    ],
+    [{ pod: { waiting_reasons: ['ContainerCreating'] } }],
+  ],
+  [
+    'pod_not_ready_old',
+    [{ pod: { all_ready: false, age_ms: 181 * SECOND } }],
+    [{ pod: { all_ready: false, age_ms: 179 * SECOND } }, { pod: { all_ready: null } }, { pod: { all_ready: false, age_ms: null } }],
+  ],
+  [
+    'harness_unreachable',
+    [{ probe: { reachable: false, error: 'ECONNREFUSED' } }],
+    [{ probe: null }, { probe: { reachable: false }, pod: { phase: 'Pending' } }],
+  ],
+  [
+    'node_oversubscribed',
+    [{ node: { allocated_pct: { cpu: 151, memory: 1 } } }, { node: { allocated_pct: { cpu: 1, memory: 151 } } }],
+    [{ node: { allocated_pct: { cpu: 150, memory: 150 } } }, { node: { allocated_pct: null } }],
+  ],
+  [
+    'service_missing',
+    [{ service: { exists: false } }],
+    [{ service: { exists: false, expected: false } }, { service: { exists: null } }, { service: { exists: false }, pod: { exists: false } }],
+  ],
+  [
+    'warm_pool_empty_for_agent',
+    [{ pool: { warm: 0 } }],
+    [{ pool: { warm: 0, provisioning: 1 } }, { pool: { warm: 0, configured_size: 0 } }],
+  ],
+  [
+    'session_failed',
+    [{ session: { status: 'failed', failure_code: 'clone_failed' } }],
+    [{ session: { status: 'dead' } }, { session: { status: 'creating' } }],
+  ],
+  [
+    'warm_pool_backoff',
+    [{ pool: { backoff_until: ago(-MINUTE) } }, { pool: { breaker_open: true } }],
+    [{ pool: { backoff_until: ago(MINUTE) } }],
+  ],
+  [
+    'workflow_missing',
+    [{ workflow: { exists: false, status: null } }, { workflow: { status: 'FAILED' } }],
+    [
+      { workflow: null },
+      { workflow: { exists: false }, session: { created_at: ago(5 * SECOND) } },
+      { workflow: { status: 'COMPLETED' }, session: { status: 'dead' } },
+    ],
+  ],
+  [
+    'turn_stuck',
+    [
+      { turn: { started_at: ago(20 * MINUTE), last_event_at: ago(11 * MINUTE) } },
+      { turn: { started_at: ago(11 * MINUTE), last_event_at: null } },
+    ],
+    [
+      { turn: { started_at: ago(20 * MINUTE), last_event_at: ago(9 * MINUTE) } },
+      { turn: { started_at: ago(20 * MINUTE), last_event_at: ago(11 * MINUTE) }, session: { status: 'dead' } },
+    ],
+  ],
+  [
+    'sandbox_lost',
+    [{ sandbox: { state: 'gone' } }, { session: { attempt: 2 } }],
+    [{ sandbox: { state: 'gone' }, session: { status: 'dead' } }, { sandbox: null }],
+  ],
+])('%s', (code, raised, quiet) => {
+  test.each(raised)('is raised by %j', (over) => {
+    expect(codes(over)).toContain(code)
+  })
+  test.each(quiet)('is not raised by %j', (over) => {
+    expect(codes(over)).not.toContain(code)
+  })
+})
+
+test('the gravest issue comes first', () => {
+  const severities = detectIssues(
+    facts({ pool: { warm: 0, breaker_open: true }, node: { ready_status: 'False' } }),
+  ).map((issue) => issue.severity)
+  expect(severities).toEqual(['high', 'med', 'info'])
+})

@@ -1,0 +1,213 @@
+import { notReadyOldMs, slowStartMs, turnQuietMs, workflowMissingMs } from './limits.ts'
+import type { SessionStatus } from './session.ts'
+
+export const ISSUE_CODES = [
+  'dead_node_assigned',
+  'stale_node_host_cache_suspect',
+  'pod_image_pull_backoff',
+  'pod_not_ready_old',
+  'harness_unreachable',
+  'node_oversubscribed',
+  'service_missing',
+  'warm_pool_empty_for_agent',
+  'session_failed',
+  'warm_pool_backoff',
+  'workflow_missing',
+  'turn_stuck',
+  'sandbox_lost',
+] as const
+export type IssueCode = (typeof ISSUE_CODES)[number]
+export type Severity = 'high' | 'med' | 'info'
+export type Issue = { code: IssueCode; severity: Severity; message: string; recommended_action?: string }
+
+/** What is known of a session at one moment. `null` stands for "not known", never for "no". */
+export type Facts = {
+  now: Date
+  session: {
+    status: SessionStatus
+    created_at: Date
+    attempt: number
+    sandbox_url: string | null
+    failure_code: string | null
+    failure_reason: string | null
+  }
+  sandbox: { state: string; failure_code: string | null; failure_message: string | null } | null
+  pod: {
+    exists: boolean
+    phase: string | null
+    age_ms: number | null
+    all_ready: boolean | null
+    waiting_reasons: string[]
+  }
+  node: {
+    exists: boolean
+    ready_status: string | null
+    allocated_pct: { cpu: number; memory: number } | null
+  }
+  /** `expected`: sandboxes of this driver are reached through a Service of their own. */
+  service: { expected: boolean; exists: boolean | null; node_port: number | null }
+  probe: { reachable: boolean; error: string | null } | null
+  pool: {
+    configured_size: number
+    warm: number
+    provisioning: number
+    backoff_until: Date | null
+    breaker_open: boolean
+    breaker_reason: string | null
+    reason: string | null
+  }
+  /** null: Temporal did not answer. */
+  workflow: { exists: boolean; status: string | null } | null
+  turn: { started_at: Date | null; last_event_at: Date | null } | null
+}
+
+const IMAGE_PULL = new Set(['ImagePullBackOff', 'ErrImagePull', 'ErrImageNeverPull'])
+
+const seconds = (ms: number): string => `${Math.round(ms / 1_000)} s`
+
+const sessionIssues = ({ now, session, sandbox, turn }: Facts): Issue[] => {
+  const issues: Issue[] = []
+  if (session.status === 'failed')
+    issues.push({
+      code: 'session_failed',
+      severity: 'high',
+      message: `The session failed: ${session.failure_code ?? 'unknown'}${session.failure_reason === null ? '' : `: ${session.failure_reason}`}`,
+      recommended_action: 'Remove the cause, then open a new session: an ended one stays ended.',
+    })
+  const live = session.status === 'creating' || session.status === 'ready'
+  if (live && sandbox !== null && ['gone', 'failed', 'ending'].includes(sandbox.state))
+    issues.push({
+      code: 'sandbox_lost',
+      severity: 'high',
+      message: `The session's sandbox is ${sandbox.state}${sandbox.failure_message === null ? '' : ` (${sandbox.failure_message})`}; it is waiting for another one.`,
+      recommended_action: 'Nothing: the session moves by itself. If it does not, look at its workflow.',
+    })
+  else if (live && session.attempt > 1)
+    issues.push({
+      code: 'sandbox_lost',
+      severity: 'info',
+      message: `The session lost ${session.attempt - 1} sandbox(es) before this one.`,
+    })
+  const quietSince = turn?.last_event_at ?? turn?.started_at ?? null
+  if (live && quietSince !== null && now.getTime() - quietSince.getTime() > turnQuietMs)
+    issues.push({
+      code: 'turn_stuck',
+      severity: 'med',
+      message: `The running turn has been silent for ${seconds(now.getTime() - quietSince.getTime())}.`,
+      recommended_action: 'Abort it, or restart the session if that does not help.',
+    })
+  return issues
+}
+
+const startIssues = ({ now, session, pod, service, probe }: Facts): Issue[] => {
+  const issues: Issue[] = []
+  const age = now.getTime() - session.created_at.getTime()
+  if (
+    session.status === 'creating' &&
+    age > slowStartMs &&
+    pod.phase === 'Running' &&
+    service.node_port !== null &&
+    session.sandbox_url === null
+  )
+    issues.push({
+      code: 'stale_node_host_cache_suspect',
+      severity: 'high',
+      message: `The sandbox runs and has a port, and the session has had no address for ${seconds(age)}.`,
+      recommended_action: 'Check that the node’s address is reachable from the worker; restart the session.',
+    })
+  const stuck = pod.waiting_reasons.find((reason) => IMAGE_PULL.has(reason))
+  if (pod.exists && stuck !== undefined)
+    issues.push({
+      code: 'pod_image_pull_backoff',
+      severity: 'high',
+      message: `The image of the sandbox cannot be pulled: ${stuck}.`,
+      recommended_action: 'Check the agent’s harness_image, the registry’s credentials and K8S_IMAGE_PULL_POLICY.',
+    })
+  if (pod.exists && pod.all_ready === false && pod.age_ms !== null && pod.age_ms > notReadyOldMs)
+    issues.push({
+      code: 'pod_not_ready_old',
+      severity: 'med',
+      message: `The sandbox is ${seconds(pod.age_ms)} old and still not ready.`,
+      recommended_action: 'Read its log: the repository or the set-up command may be slow.',
+    })
+  if (pod.exists && pod.phase === 'Running' && probe !== null && !probe.reachable)
+    issues.push({
+      code: 'harness_unreachable',
+      severity: 'high',
+      message: `The sandbox runs and its supervisor does not answer${probe.error === null ? '' : `: ${probe.error}`}.`,
+      recommended_action: 'Restart the session: it moves to a new sandbox.',
+    })
+  if (pod.exists && service.expected && service.exists === false)
+    issues.push({
+      code: 'service_missing',
+      severity: 'high',
+      message: 'The sandbox has no Service, so nothing can reach it from outside the cluster.',
+      recommended_action: 'Restart the session.',
+    })
+  return issues
+}
+
+const oversubscribedPct = 150
+
+const nodeIssues = ({ pod, node }: Facts): Issue[] => {
+  const issues: Issue[] = []
+  if (pod.exists && node.exists && node.ready_status !== null && node.ready_status !== 'True')
+    issues.push({
+      code: 'dead_node_assigned',
+      severity: 'high',
+      message: `The sandbox is on a node that is not ready (Ready=${node.ready_status}).`,
+      recommended_action: 'Restart the session: it moves to another node.',
+    })
+  const pct = node.allocated_pct
+  const over = (['cpu', 'memory'] as const).find((what) => pct !== null && pct[what] > oversubscribedPct)
+  if (over !== undefined)
+    issues.push({
+      code: 'node_oversubscribed',
+      severity: 'med',
+      message: `The node has promised ${pct?.[over]} % of its ${over}.`,
+      recommended_action: 'Add nodes or lower the requests of sandboxes.',
+    })
+  return issues
+}
+
+const poolIssues = ({ now, pool, session, workflow }: Facts): Issue[] => {
+  const issues: Issue[] = []
+  if (pool.configured_size > 0 && pool.warm === 0 && pool.provisioning === 0)
+    issues.push({
+      code: 'warm_pool_empty_for_agent',
+      severity: 'info',
+      message: `No sandbox of this agent is warm or being made${pool.reason === null ? '' : `: ${pool.reason}`}.`,
+      recommended_action: 'The next session starts cold. Raise WARM_POOL_SIZE if other agents use it up.',
+    })
+  const backingOff = pool.backoff_until !== null && pool.backoff_until > now
+  if (pool.breaker_open || backingOff)
+    issues.push({
+      code: 'warm_pool_backoff',
+      severity: 'med',
+      message: pool.breaker_open
+        ? `The agent's pool is switched off after failing again and again: ${pool.breaker_reason ?? 'no reason stored'}.`
+        : `The agent's pool waits until ${pool.backoff_until?.toISOString()} after a failed start.`,
+      recommended_action: 'Remove the cause (repository, set-up command, image); one good start closes it.',
+    })
+  const live = session.status === 'creating' || session.status === 'ready'
+  const age = now.getTime() - session.created_at.getTime()
+  const running = workflow !== null && workflow.exists && workflow.status === 'RUNNING'
+  if (live && workflow !== null && !running && age > workflowMissingMs)
+    issues.push({
+      code: 'workflow_missing',
+      severity: 'high',
+      message: workflow.exists
+        ? `The session's workflow is ${workflow.status}, and the session is still ${session.status}.`
+        : 'The session has no workflow.',
+      recommended_action: 'Check that a worker runs: the outbox and the janitor start it.',
+    })
+  return issues
+}
+
+const RANK: Record<Severity, number> = { high: 0, med: 1, info: 2 }
+
+/** What is wrong with a session, the gravest first. */
+export const detectIssues = (facts: Facts): Issue[] =>
+  [...sessionIssues(facts), ...startIssues(facts), ...nodeIssues(facts), ...poolIssues(facts)].toSorted(
+    (a, b) => RANK[a.severity] - RANK[b.severity],
+  )
