@@ -1,4 +1,3 @@
-import type { PoolStateRow } from './entities/pool.ts'
 import type { SandboxRow } from './entities/sandbox.ts'
 import { endSession, lockSession } from './session-end.ts'
 import type { Ended } from './session-end.ts'
@@ -28,18 +27,18 @@ export const litterOfSession = async (sql: Sql, sessionId: string): Promise<stri
 }
 
 /**
- * Ends a session whose idle or age deadline has passed, and no other: a message that came a moment ago keeps it alive.
+ * Ends a session whose idle or age deadline has passed or whose agent was deleted, and no other: a message that came a moment ago keeps it alive.
  * @returns null when no deadline has passed
  */
 export const endIfDue = (sql: Sql, sessionId: string): Promise<Ended | null> =>
   sql.tx(async (tx) => {
     const session = await lockSession(tx, sessionId)
     if (session === null) return null
-    const due = await tx.one<{ reason: 'max_lifetime' | 'idle_timeout' | null }>(
-      `select case when s.max_age_at <= now() then 'max_lifetime'
+    const due = await tx.one<{ reason: 'agent_deleted' | 'max_lifetime' | 'idle_timeout' | null }>(
+      `select case when a.deleted_at is not null then 'agent_deleted' when s.max_age_at <= now() then 'max_lifetime'
          when s.status = 'ready' and s.last_activity_at + make_interval(secs => s.idle_timeout_ms / 1000.0) <= now()
            and not exists (select from turn t where t.session_id = s.id and t.status in ('queued', 'running')) then 'idle_timeout' end as reason
-       from session s where s.id = $1`,
+       from session s join agent a on a.id = s.agent_id where s.id = $1`,
       [sessionId],
     )
     if (!due?.reason) return null
@@ -63,8 +62,6 @@ export const litterOfPool = async (sql: Sql, agentId: string): Promise<string[]>
   return rows.map(({ id }) => id)
 }
 
-export const poolStates = (sql: Sql): Promise<PoolStateRow[]> => sql.query<PoolStateRow>('select * from pool_state')
-
 /** Asks the pools of these agents to look again. */
 export const pokePools = async (sql: Sql, agentIds: string[]): Promise<void> => {
   if (agentIds.length === 0) return
@@ -82,6 +79,16 @@ export const pokeWaitingPools = async (sql: Sql, exceptAgentId: string): Promise
     [exceptAgentId],
   )
   return poked.length
+}
+
+/** Pools that have decided nothing for so long, though they have something to do: their workflow is wedged, or not there. */
+export const silentPools = async (sql: Sql, recentAgentHours: number, silentMs: number): Promise<string[]> => {
+  const busy = await poolsToPoke(sql, recentAgentHours)
+  const rows = await sql.query<{ id: string }>(
+    `select agent_id id from pool_state where agent_id = any($1::uuid[]) and decided_at < now() - make_interval(secs => $2::int / 1000.0)`,
+    [pgArray(busy), silentMs],
+  )
+  return rows.map(({ id }) => id)
 }
 
 /** Agents whose pool has something to do after a start of the platform: used lately, or holding sandboxes. */

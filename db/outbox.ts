@@ -5,12 +5,16 @@ import type { Sql } from './sql.ts'
 /** A row that is being sent is not taken by another process for this long. */
 const LEASE_SECONDS = 15
 
-/** Takes messages that are due, oldest first, and keeps other relays off them while they are sent. */
+/**
+ * Takes messages that are due, oldest first, and keeps other relays off them while they are sent. A column of milliseconds rounds up too: what was written a
+ * moment ago counts as due, or the relay that its writer wakes would miss it.
+ */
 export const takeOutbox = (sql: Sql, limit: number): Promise<OutboxRow[]> =>
   sql.query<OutboxRow>(
-    `update outbox set next_at = now() + make_interval(secs => ${LEASE_SECONDS}), attempts = attempts + 1
-     where id in (select id from outbox where next_at <= now() order by next_at, id limit $1 for update skip locked)
-     returning id::text, kind, subject, attempts, created_at`,
+    `with due as materialized (
+       select id from outbox where next_at <= now() + interval '1 millisecond' order by next_at, id limit $1 for update skip locked)
+     update outbox set next_at = now() + make_interval(secs => ${LEASE_SECONDS}), attempts = attempts + 1
+     from due where outbox.id = due.id returning outbox.id::text, kind, subject, attempts, created_at`,
     [limit],
   )
 

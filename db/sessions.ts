@@ -116,6 +116,7 @@ export type SessionPlan = {
   turn_status: TurnStatus | null
   turn_sandbox_id: string | null
   idle_at: Date
+  /** Passed when the agent has been deleted: its sessions end with it. */
   max_age_at: Date
   creating_deadline_at: Date
   end_reason: string | null
@@ -124,9 +125,9 @@ export type SessionPlan = {
 export const loadSessionPlan = (sql: Sql, id: string): Promise<SessionPlan | null> =>
   sql.one<SessionPlan>(
     `select s.status, s.agent_id, s.title, s.attempt, s.bound_attempt, s.sandbox_id, b.state sandbox_state, b.name sandbox_name, t.id turn_id, t.status turn_status,
-       t.sandbox_id turn_sandbox_id, s.last_activity_at + make_interval(secs => s.idle_timeout_ms / 1000.0) idle_at, s.max_age_at,
+       t.sandbox_id turn_sandbox_id, s.last_activity_at + make_interval(secs => s.idle_timeout_ms / 1000.0) idle_at, least(s.max_age_at, a.deleted_at) max_age_at,
        s.creating_deadline_at, s.end_reason
-     from session s left join sandbox b on b.id = s.sandbox_id
+     from session s join agent a on a.id = s.agent_id left join sandbox b on b.id = s.sandbox_id
      left join lateral (
        select id, status, sandbox_id from turn where session_id = s.id and status in ('queued', 'running')
        order by status = 'running' desc, seq limit 1) t on true

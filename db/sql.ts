@@ -48,6 +48,10 @@ const translate = (error: unknown): unknown => {
   return error
 }
 
+const rethrow = (error: unknown): never => {
+  throw translate(error)
+}
+
 /** Arrays and objects are parameters of `jsonb` columns; `pg` would write an array as a Postgres array. */
 const toParam = (value: unknown): unknown => {
   if (typeof value === 'string') return storableText(value)
@@ -58,7 +62,7 @@ const toParam = (value: unknown): unknown => {
     Buffer.isBuffer(value) ||
     value instanceof PgArray
   )
-    return value instanceof PgArray ? value.items : (value ?? null)
+    return value instanceof PgArray ? value.items.map(toParam) : (value ?? null)
   return jsonText(value)
 }
 
@@ -83,18 +87,21 @@ class PgArray {
   }
 }
 
-/** A parameter of an array type (`any($1)`, `unnest($1::text[])`), as opposed to a `jsonb` one. */
+/** A parameter of an array type (`any($1)`, `unnest($1::text[])`) of texts, numbers or dates, as opposed to a `jsonb` one. */
 export const pgArray = (items: unknown[]): PgArray => new PgArray(items)
 /** `jsonb` text for elements of `unnest($1::text[])`. */
 export const jsonItem = (value: unknown): string => jsonText(value)
 
-/** Statements get a name, so that each connection plans them once. */
+/** Statements get a name, so that each connection plans them once. Those put together from parts are many: past a bound they stay without. */
 const names = new Map<string, string>()
+const NAMES_MAX = 500
 let named = 0
 const configOf = (text: string, params: unknown[]): QueryConfig => {
+  const values = params.map(toParam)
   let name = names.get(text)
+  if (name === undefined && names.size >= NAMES_MAX) return { text, values }
   if (name === undefined) names.set(text, (name = `lap${named++}`))
-  return { name, text, values: params.map(toParam) }
+  return { name, text, values }
 }
 
 const over = (
@@ -103,14 +110,15 @@ const over = (
   inTransaction = false,
 ): Sql => {
   const query = async <T>(text: string, params: unknown[] = []): Promise<T[]> => {
+    const config = configOf(text, params)
     try {
-      return (await run(configOf(text, params))).rows as T[]
+      return (await run(config)).rows as T[]
     } catch (error) {
       if (!isStalePlan(error)) throw translate(error)
       // Under a new name it is planned anew: at once, or by the next transaction.
-      names.delete(text)
+      if (names.get(text) === config.name) names.delete(text)
       if (inTransaction) throw translate(error)
-      return (await run(configOf(text, params))).rows as T[]
+      return (await run(configOf(text, params)).catch(rethrow)).rows as T[]
     }
   }
   return {
@@ -135,9 +143,7 @@ export const createSql = (getPool: () => Promise<Pool>): Sql =>
     async (work) => {
       const client = await getPool()
         .then((pool) => pool.connect())
-        .catch((error: unknown) => {
-          throw translate(error)
-        })
+        .catch(rethrow)
       let broken = false
       try {
         await client.query('begin')
