@@ -1,5 +1,6 @@
 import { expect, test } from '@jest/globals'
 import { createTestDatabase } from '../test/database.ts'
+import { startTransactionPooler } from '../test/transaction-pooler.ts'
 import { assertDirectConnection, createDatabase, migrate, pendingMigrations } from './database.ts'
 
 test('the entities describe the tables that the migrations make', async () => {
@@ -21,9 +22,32 @@ test('processes that migrate together migrate once', async () => {
   expect(await pendingMigrations(other)).toEqual([])
 })
 
-test('a connection that holds its session is accepted', async () => {
+test('a direct connection is accepted, also by many at once and with one connection to spare', async () => {
   await using database = await createTestDatabase()
-  await expect(assertDirectConnection(database.db)).resolves.toBeUndefined()
+  await using small = await createDatabase({ url: database.url, poolMax: 1 })
+  const checks = Array.from({ length: 10 }, (_, i) => assertDirectConnection(i === 0 ? small : database.db))
+  await expect(Promise.all(checks)).resolves.toBeDefined()
+  const left =
+    "select application_name from pg_stat_activity where datname = current_database() and application_name like '%check%'"
+  expect(await database.db.sql.query(left)).toEqual([])
+})
+
+test.each([
+  ['that has one server connection', { servers: 1 }],
+  ['that gives out the connection used last', { servers: 5, pick: 'last' as const }],
+  ['that gives out its connections in turn', { servers: 5, pick: 'in turn' as const }],
+])('a transaction pooler %s is refused, with the remedy', async (_, options) => {
+  await using database = await createTestDatabase()
+  await using pooler = await startTransactionPooler(database.url, options)
+  await using pooled = await createDatabase({ url: pooler.url, poolMax: 2 })
+  expect(await pooled.sql.query('select 1 as one')).toEqual([{ one: 1 }])
+  await expect(assertDirectConnection(pooled)).rejects.toMatchObject({
+    code: 'invalid',
+    message: expect.stringMatching(/DATABASE_URL.*pooler.*direct connection/),
+  })
+  const locks =
+    "select from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())"
+  expect(await database.db.sql.query(locks)).toEqual([])
 })
 
 test('a database that cannot be reached is said to be unavailable', async () => {

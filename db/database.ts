@@ -1,7 +1,7 @@
 import { MikroORM, type Options } from '@mikro-orm/postgresql'
 import { Migrator } from '@mikro-orm/migrations'
-import { TypeOverrides } from 'pg'
-import type { Pool, PoolClient } from 'pg'
+import { Client, TypeOverrides } from 'pg'
+import type { Pool } from 'pg'
 import { AppError, errorText } from '../domain/errors.ts'
 import { Agent } from './entities/agent.ts'
 import { Event } from './entities/event.ts'
@@ -10,7 +10,7 @@ import { Sandbox } from './entities/sandbox.ts'
 import { Session } from './entities/session.ts'
 import { Turn } from './entities/turn.ts'
 import { Migration001Initial } from './migrations/001-initial.ts'
-import { createSql } from './sql.ts'
+import { createSql, isConnectionError } from './sql.ts'
 import type { Sql } from './sql.ts'
 
 /** The database of a process: the ORM (entities, migrations) and SQL over the same pool of connections. */
@@ -56,11 +56,25 @@ export const createDatabase = async (settings: {
   return { orm, sql: createSql(() => poolOf(orm)), [Symbol.asyncDispose]: () => orm.close(true) }
 }
 
-const connect = async (db: Database): Promise<PoolClient> => {
+/** Connections outside the pool, each ended with the work: for what must hold a connection, without the pool's limits on number and time. */
+const withClients = async <T>(db: Database, count: number, work: (clients: Client[]) => Promise<T>): Promise<T> => {
+  const connectionString = db.orm.config.get('clientUrl') ?? ''
+  const clients = Array.from(
+    { length: count },
+    () =>
+      new Client({ connectionString, application_name: 'lap check', connectionTimeoutMillis: 5_000, keepAlive: true }),
+  )
+  // A connection that is lost while nothing is asked shows in the next answer.
+  for (const client of clients) client.on('error', () => {})
   try {
-    return await (await poolOf(db.orm)).connect()
+    await Promise.all(clients.map((client) => client.connect()))
+    return await work(clients)
   } catch (cause) {
-    throw new AppError('unavailable', `The database cannot be reached: ${errorText(cause)}`, { cause })
+    throw isConnectionError(cause)
+      ? new AppError('unavailable', `The database cannot be reached: ${errorText(cause)}`, { cause })
+      : cause
+  } finally {
+    await Promise.all(clients.map((client) => client.end().catch(() => {})))
   }
 }
 
@@ -71,44 +85,38 @@ const MIGRATION_LOCK = 7_312_024
  * Runs the forward migrations that are missing, one process at a time.
  * @returns names of those that ran now
  */
-export const migrate = async (db: Database): Promise<string[]> => {
-  const client = await connect(db)
-  try {
-    await client.query('select pg_advisory_lock($1)', [MIGRATION_LOCK])
+export const migrate = (db: Database): Promise<string[]> =>
+  withClients(db, 1, async ([client]) => {
+    await client!.query('select pg_advisory_lock($1)', [MIGRATION_LOCK])
     const done = await db.orm.migrator.up()
     return done.map(({ name }) => name)
-  } finally {
-    await client.query('select pg_advisory_unlock($1)', [MIGRATION_LOCK]).catch(() => {})
-    client.release()
-  }
-}
+  })
 
 /** Names of the migrations that this build has and the database has not. */
 export const pendingMigrations = async (db: Database): Promise<string[]> =>
   (await db.orm.migrator.getPending()).map(({ name }) => name)
 
+const backendOf = async (client: Client): Promise<number> =>
+  (await client.query<{ pid: number }>('select pg_backend_pid() pid')).rows[0]!.pid
+
 /**
- * Refuses a pooled connection: behind a transaction pooler a session lock is lost between two statements, and migrations and `LISTEN` need one.
+ * Refuses a pooled connection: behind a transaction pooler a session lock is lost between two statements, and migrations and `LISTEN` need one. It shows in
+ * that two connections share a backend, or that one changes its backend; which of the two depends on how the pooler picks. Leaves nothing behind there.
  * @throws AppError `invalid` that names DATABASE_URL and the remedy
  */
-export const assertDirectConnection = async (db: Database): Promise<void> => {
-  const client = await connect(db)
-  try {
-    const backends = new Set<number>()
-    await client.query('select pg_advisory_lock(7312025)')
+export const assertDirectConnection = (db: Database): Promise<void> =>
+  withClients(db, 2, async ([one, other]) => {
+    const own = await backendOf(one!)
+    const seen = new Set<number>()
     for (let i = 0; i < 5; i++) {
-      const { rows } = await client.query<{ pid: number; held: boolean }>(
-        "select pg_backend_pid() pid, exists (select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and objid = 7312025) held",
-      )
-      backends.add(rows[0]!.pid)
-      if (!rows[0]!.held || backends.size > 1)
+      // Within its transaction the other connection has a backend for certain: the first one's, if that is free between statements.
+      await other!.query('begin')
+      seen.add(await backendOf(other!))
+      await other!.query('commit')
+      if (seen.size > 1 || seen.has(own) || (await backendOf(one!)) !== own)
         throw new AppError(
           'invalid',
-          'DATABASE_URL leads through a transaction pooler: a session lock was not held on the next statement. Give the direct connection.',
+          'DATABASE_URL leads through a transaction pooler, where a session lock is lost between two statements. Give the direct connection.',
         )
     }
-  } finally {
-    await client.query('select pg_advisory_unlock_all()').catch(() => {})
-    client.release()
-  }
-}
+  })

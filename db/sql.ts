@@ -27,7 +27,7 @@ const CONNECTION_TEXT =
 const codeOf = (error: unknown): string => (error as { code?: string } | null)?.code ?? ''
 
 /** Whether Postgres could not be reached, or went away while it was asked. */
-const isConnectionError = (error: unknown): boolean =>
+export const isConnectionError = (error: unknown): boolean =>
   CONNECTION_CODES.has(codeOf(error)) || codeOf(error).startsWith('08') || CONNECTION_TEXT.test(errorText(error))
 
 /** Name of the violated constraint, or null when the error is of another kind. */
