@@ -87,9 +87,12 @@ const bindClaimed = async (deps: ApiDeps, binding: Binding, first: Claimed): Pro
     }
     const again = dead < deadOnArrivalMax
     const next = again ? await claimForSession(deps.sql, session.id, binding.request.claim) : null
-    const retried = next !== null && next.sandbox !== null
+    // One in the making is the workflow's, which came first: it is not there to be bound yet.
+    const retried = next?.sandbox?.state === 'claimed'
     const cold = await claimWasDead(deps.sql, { sessionId: session.id, sandboxId: sandbox.id, retried })
-    at = retried ? next : { session: cold ?? session, sandbox: null, outcome: 'miss_dead' }
+    if (retried) at = next
+    else
+      at = { session: cold ?? (await getSession(deps.sql, session.id)) ?? session, sandbox: null, outcome: 'miss_dead' }
   }
   return at
 }
@@ -135,12 +138,13 @@ export const createAgentSession = async (
   const created = await createSession(deps.sql, request)
   if (created.existing) return { session: created.session, replayed: true }
   const binding = { request, log: input.log }
-  try {
-    const at = await bindClaimed(deps, binding, created)
-    report(deps, input.log, at)
-    void startFirstTurn(deps, binding, at)
-    return { session: at.session, replayed: false }
-  } finally {
-    deps.outbox.kick()
-  }
+  // The session is there whatever happens now, so its id is the answer: the workflow binds it if this cannot.
+  const at = await bindClaimed(deps, binding, created).catch((error: unknown) => {
+    input.log.error({ err: error, session_id: created.session.id }, 'the session was left to its workflow to bind')
+    return created
+  })
+  deps.outbox.kick()
+  report(deps, input.log, at)
+  void startFirstTurn(deps, binding, at)
+  return { session: at.session, replayed: false }
 }

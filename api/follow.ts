@@ -19,7 +19,8 @@ export const wakeUps = (deps: Wakeable, sessionId: string, signal: AbortSignal) 
     news = true
     wake()
   })
-  signal.addEventListener('abort', () => wake(), { once: true })
+  const onAbort = (): void => wake()
+  signal.addEventListener('abort', onAbort, { once: true })
   return {
     /** Resolves on news, on the signal, or after the time, whichever is first. */
     async next(timeoutMs: number): Promise<void> {
@@ -35,7 +36,11 @@ export const wakeUps = (deps: Wakeable, sessionId: string, signal: AbortSignal) 
       }
       news = false
     },
-    [Symbol.dispose]: stop,
+    [Symbol.dispose]() {
+      stop()
+      // A signal made of others that has a listener lives as long as they do, and one of them is the process'.
+      signal.removeEventListener('abort', onAbort)
+    },
   }
 }
 
@@ -61,9 +66,8 @@ export const waitFor = async <T>(
 }
 
 /**
- * The log of a session after a number, in order, without gap or repetition, in batches of up to `streamBatchMax`; then what is
- * appended to it. Ends when the session has ended and its log is read, or by the signal. A batch shorter than the maximum says that
- * the log is read so far.
+ * The log of a session after a number, in order, without gap or repetition, in batches that are small in memory; then what is
+ * appended to it. Ends when the session has ended and its log is read, or by the signal.
  */
 export async function* followLog(
   deps: Pick<ApiDeps, 'listener' | 'sql'>,
@@ -81,12 +85,12 @@ export async function* followLog(
   let cursor = after
   let ended = await hasEnded()
   while (!signal.aborted) {
-    const batch = await patiently(forever, () =>
+    const { events: batch, more } = await patiently(forever, () =>
       readEvents(deps.sql, { sessionId, after: cursor, limit: streamBatchMax }),
     )
     yield batch
     cursor = batch.at(-1)?.seq ?? cursor
-    if (batch.length === streamBatchMax) continue
+    if (more) continue
     // The end is known before the last read, so that nothing appended together with it is left out.
     if (ended) return
     if (batch.some((event) => event.type === 'session.ended')) ended = true

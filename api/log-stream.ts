@@ -55,9 +55,8 @@ export const streamLog = async (ctx: Context, deps: ApiDeps, options: LogStreamO
       if (cursor.given && batch.some(endsTurn)) unseenEnd = true
       const caughtUp = (batch.at(-1)?.seq ?? head) >= head
       const replayedEnd = !follow && unseenEnd && caughtUp && (await nothingOpen(deps, session.id))
-      if (last === -1 && !replayedEnd) continue
-      if (options.closing !== null) await send([options.closing])
-      return
+      if (last !== -1 || replayedEnd) break
     }
+    if (options.closing !== null && !signal.aborted) await send([options.closing])
   })
 }

@@ -50,6 +50,16 @@ const errorsOf = (route: Route): ErrorCode[] => {
   return [...codes]
 }
 
+const EVERY_REPLY = { 'X-Request-Id': 'The request’s own when it had a harmless one; also in errors and log lines.' }
+const IDEMPOTENT_REPLY = {
+  'Idempotent-Replayed': '`true`: the key was known, and this is the result of the first request.',
+}
+
+const headersOf = (headers: Record<string, string>): Json =>
+  Object.fromEntries(
+    Object.entries(headers).map(([name, description]) => [name, { description, schema: { type: 'string' } }]),
+  )
+
 const responsesOf = (route: Route): Json => {
   const responses: Json = {}
   for (const code of errorsOf(route))
@@ -60,10 +70,14 @@ const responsesOf = (route: Route): Json => {
         : {}),
       content: { 'application/json': { schema: schemaOf(ErrorBody) } },
     }
-  for (const { status, description, schema, contentType = 'application/json' } of route.replies) {
+  for (const { status, description, schema, contentType = 'application/json', headers = {} } of route.replies) {
     const content = schema === undefined ? { type: 'string' } : schemaOf(schema)
     const empty = schema === undefined && contentType === 'application/json'
-    responses[status] = { description, ...(empty ? {} : { content: { [contentType]: { schema: content } } }) }
+    responses[status] = {
+      description,
+      headers: headersOf({ ...EVERY_REPLY, ...(route.idempotent ? IDEMPOTENT_REPLY : {}), ...headers }),
+      ...(empty ? {} : { content: { [contentType]: { schema: content } } }),
+    }
   }
   return responses
 }
@@ -105,7 +119,12 @@ const operationOf = (route: Route): Json => ({
   parameters: parametersOf(route),
   ...(route.body === undefined
     ? {}
-    : { requestBody: { required: false, content: { 'application/json': { schema: schemaOf(route.body) } } } }),
+    : {
+        requestBody: {
+          required: !route.body.safeParse({}).success,
+          content: { 'application/json': { schema: schemaOf(route.body) } },
+        },
+      }),
   responses: responsesOf(route),
 })
 

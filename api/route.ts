@@ -2,8 +2,14 @@ import { z } from 'zod'
 import type { ErrorCode } from '../domain/errors.ts'
 import type { Context } from './http.ts'
 
-/** One documented success. `schema` is left out for streams and empty replies. */
-export type Reply = { status: number; description: string; schema?: z.ZodType; contentType?: string }
+/** One documented success. `schema` is left out for streams and empty replies. `headers`: name → what it says. */
+export type Reply = {
+  status: number
+  description: string
+  schema?: z.ZodType
+  contentType?: string
+  headers?: Record<string, string>
+}
 
 /**
  * A route as data: what validates a request, what answers it, and what the OpenAPI document says of it are one thing.

@@ -31,6 +31,10 @@ export const insertAgent = async (sql: Sql, agent: NewAgent): Promise<AgentRow> 
 export const getAgent = (sql: Sql, id: string): Promise<AgentRow | null> =>
   sql.one<AgentRow>('select * from agent where id = $1 and deleted_at is null', [id])
 
+/** Within a transaction: nobody else changes or deletes it until the end. Sessions can be made of it meanwhile. */
+export const lockAgent = (tx: Sql, id: string): Promise<AgentRow | null> =>
+  tx.one<AgentRow>('select * from agent where id = $1 and deleted_at is null for no key update', [id])
+
 /** Also a deleted one: sessions outlive their agent. */
 export const getAgentAny = (sql: Sql, id: string): Promise<AgentRow | null> =>
   sql.one<AgentRow>('select * from agent where id = $1', [id])

@@ -51,7 +51,7 @@ test('numbers have no gap and no repetition, however many write at once', async 
     ...Array.from({ length: 20 }, (_, i) => append(1, 10 * (i + 1))),
     ...Array.from({ length: 5 }, () => enqueueTurn(sql, turn())),
   ])
-  const log = await readEvents(sql, { sessionId: session.id, after: 0, limit: 1_000 })
+  const { events: log } = await readEvents(sql, { sessionId: session.id, after: 0, limit: 1_000 })
   expect(log.map(({ seq }) => seq)).toEqual(log.map((_, i) => i + 1))
   const numbers = log.filter(({ type }) => type === 'harness').map(({ data }) => data['n'])
   expect(numbers).toEqual(Array.from({ length: 200 }, (_, i) => i + 1))
@@ -72,7 +72,7 @@ test('a NUL character, which jsonb cannot hold, does not stop the log', async ()
     sandboxId: sandbox.id,
     entries: [{ type: 'harness', data: { text }, journalSeq: 1 }],
   })
-  const log = await readEvents(sql, { sessionId: session.id, after: 2, limit: 10 })
+  const { events: log } = await readEvents(sql, { sessionId: session.id, after: 2, limit: 10 })
   expect(log[0]?.data).toEqual({ text: 'a\ufffdb \\u0000 c' })
 })
 
@@ -88,7 +88,7 @@ test('a turn ends in the same step as its event, and only once', async () => {
   }
   await Promise.all([appendEvents(sql, end), appendEvents(sql, end)])
   expect(await getTurn(sql, made.id)).toMatchObject({ status: 'done', reply })
-  const log = await readEvents(sql, { sessionId: session.id, after: 0, limit: 100 })
+  const { events: log } = await readEvents(sql, { sessionId: session.id, after: 0, limit: 100 })
   expect(log.filter(({ type }) => type === 'turn.finished')).toHaveLength(1)
   expect(await endTurn(sql, session.id, { ...turnEnd, status: 'interrupted' })).toBe(false)
 })
@@ -121,15 +121,15 @@ test('an ended session takes no message and no event, and its open turns are ove
   await expect(enqueueTurn(sql, turn())).rejects.toMatchObject({ code: 'gone' })
   expect((await getTurn(sql, running.turn.id))?.status).toBe('cancelled')
   expect((await getTurn(sql, waiting.turn.id))?.status).toBe('cancelled')
-  const before = await readEvents(sql, { sessionId: session.id, after: 0, limit: 100 })
+  const { events: before } = await readEvents(sql, { sessionId: session.id, after: 0, limit: 100 })
   expect(await append(1, 3)).toMatchObject({ appended: 0, ended: true })
   expect(before.at(-1)?.type).toBe('session.ended')
-  expect(await readEvents(sql, { sessionId: session.id, after: 0, limit: 100 })).toHaveLength(before.length)
+  expect((await readEvents(sql, { sessionId: session.id, after: 0, limit: 100 })).events).toHaveLength(before.length)
 })
 
 test('phases are noted only while the session is created', async () => {
   await setPhase(sql, session.id, 'pod_pending')
-  const log = await readEvents(sql, { sessionId: session.id, after: 0, limit: 100 })
+  const { events: log } = await readEvents(sql, { sessionId: session.id, after: 0, limit: 100 })
   expect(log.map(({ type }) => type)).toEqual(['session.created', 'session.ready'])
 })
 

@@ -82,12 +82,25 @@ export const journalCursor = async (sql: Sql, sandboxId: string): Promise<number
     [sandboxId],
   ))!.cursor
 
-/** Entries after a number, in order. */
-export const readEvents = (
+/** As stored, so compressed. A page has at least one entry, however large. */
+const pageBytesMax = 256 * 1_024
+
+/**
+ * Entries after a number, in order: up to `limit` of them, fewer when they are large.
+ * @returns `more`: the page ended before the log did
+ */
+export const readEvents = async (
   sql: Sql,
   page: { sessionId: string; after: number; limit: number },
-): Promise<SessionEvent[]> =>
-  sql.query<SessionEvent>(
-    'select seq, type, data, created_at from event where session_id = $1 and seq > $2 order by seq limit $3',
+): Promise<{ events: SessionEvent[]; more: boolean }> => {
+  const rows = await sql.query<SessionEvent & { found: number }>(
+    `select seq, type, data, created_at, found from (
+       select *, count(*) over ()::int found, sum(size) over (order by seq) - size before from (
+         select seq, type, data, created_at, pg_column_size(data) size from event
+         where session_id = $1 and seq > $2 order by seq limit $3) read) sized
+     where before < ${pageBytesMax} order by seq`,
     [page.sessionId, page.after, page.limit],
   )
+  const found = rows[0]?.found ?? 0
+  return { events: rows.map(({ found: _, ...event }) => event), more: found === page.limit || rows.length < found }
+}

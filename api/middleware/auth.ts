@@ -8,8 +8,8 @@ const digest = (text: string): Buffer => createHash('sha256').update(text).diges
 export const createAuth = (masterKey: string): ((ctx: Context) => void) => {
   const expected = digest(masterKey)
   return (ctx) => {
-    const [scheme = '', token = ''] = ctx.get('authorization').split(/ +/, 2)
-    if (scheme.toLowerCase() !== 'bearer' || !timingSafeEqual(digest(token), expected))
+    const [, token = ''] = /^bearer +(.*)$/i.exec(ctx.get('authorization')) ?? []
+    if (!timingSafeEqual(digest(token), expected))
       throw new AppError('unauthorized', 'unauthorized: send the header "Authorization: Bearer <MASTER_KEY>"')
   }
 }

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { getAgent, insertAgent, listAgents, markAgentDeleted, updateAgent } from '../../db/agents.ts'
+import { getAgent, insertAgent, listAgents, lockAgent, markAgentDeleted, updateAgent } from '../../db/agents.ts'
 import { addOutbox } from '../../db/outbox.ts'
 import type { AgentRow } from '../../db/entities/agent.ts'
 import { AppError } from '../../domain/errors.ts'
@@ -104,6 +104,19 @@ const get = (deps: ApiDeps): Route =>
     },
   })
 
+/** What follows from a patch: bindings, the image of another harness, the hash of what sandboxes are made from. */
+const changesOf = (deps: ApiDeps, before: AgentRow, body: AgentPatch): Partial<AgentRow> => {
+  const env_vars = body.env_vars === undefined ? before.env_vars : sealEnv(deps, body.env_vars, before.env_vars)
+  const names = Object.keys(env_vars)
+  const wanted = body.allow_out ?? before.allow_out
+  if (body.env_var_hosts !== undefined) checkHostBindings(body.env_var_hosts, names, wanted)
+  const hosts = reconcileHosts(body.env_var_hosts ?? before.env_var_hosts, names, wanted)
+  const sameHarness = body.harness_id === undefined || body.harness_id === before.harness_id
+  const image = sameHarness ? before.harness_image : imageOf(deps, body.harness_id ?? before.harness_id)
+  const changes = { ...body, ...hosts, env_vars, harness_image: body.harness_image ?? image }
+  return { ...changes, template_hash: hashOf(deps, { ...before, ...changes }) }
+}
+
 const patch = (deps: ApiDeps): Route =>
   route({
     method: 'patch',
@@ -118,28 +131,14 @@ const patch = (deps: ApiDeps): Route =>
     async handle(ctx, { params, ...input }) {
       const body = input.body as AgentPatch
       checkAgainstPlatform(deps, body)
-      const before = await findAgent(deps, params.id)
-      const env_vars = body.env_vars === undefined ? before.env_vars : sealEnv(deps, body.env_vars, before.env_vars)
-      const names = Object.keys(env_vars)
-      const wanted = body.allow_out ?? before.allow_out
-      if (body.env_var_hosts !== undefined) checkHostBindings(body.env_var_hosts, names, wanted)
-      const hosts = reconcileHosts(body.env_var_hosts ?? before.env_var_hosts, names, wanted)
-      const image =
-        body.harness_id === undefined || body.harness_id === before.harness_id
-          ? before.harness_image
-          : imageOf(deps, body.harness_id)
-      const changed = { ...before, ...body, ...hosts, env_vars, harness_image: body.harness_image ?? image }
+      const { id } = await findAgent(deps, params.id)
       const row = await deps.sql.tx(async (tx) => {
-        await addOutbox(tx, 'poke_pool', before.id)
-        return updateAgent(tx, before.id, {
-          ...body,
-          ...hosts,
-          env_vars,
-          harness_image: changed.harness_image,
-          template_hash: hashOf(deps, changed),
-        })
+        const before = await lockAgent(tx, id)
+        if (before === null) return null
+        await addOutbox(tx, 'poke_pool', id)
+        return updateAgent(tx, id, changesOf(deps, before, body))
       })
-      if (row === null) throw new AppError('not_found', `agent '${before.id}' not found`)
+      if (row === null) throw new AppError('not_found', `agent '${id}' not found`)
       deps.outbox.kick()
       ctx.body = presentAgent(row)
     },

@@ -14,6 +14,8 @@ const tag = 'messages'
 const queueing =
   'Messages run one at a time in the order in which they came; one sent before the session is ready runs when it is. A repeat with the same `Idempotency-Key` and body joins the first.'
 
+const turnHeader = { 'Lap-Turn-Id': 'Id of the turn: of the message in the thread, and in the events of the log.' }
+
 const send = (deps: ApiDeps): Route =>
   route({
     method: 'post',
@@ -24,7 +26,7 @@ const send = (deps: ApiDeps): Route =>
     description: `${queueing} The turn goes on when the client goes away.`,
     body: MessageSend,
     idempotent: true,
-    replies: [{ status: 200, description: 'The reply of the harness', schema: Message }],
+    replies: [{ status: 200, description: 'The reply of the harness', schema: Message, headers: turnHeader }],
     errors: ['not_found', 'conflict', 'gone', 'rate_limited', 'upstream', 'unavailable'],
     async handle(ctx, { params, body, idempotencyKey, signal }) {
       const session = await findSession(deps, params.id)
@@ -43,7 +45,14 @@ const sendStream = (deps: ApiDeps): Route =>
     description: `${queueing} Frames: {"type":"ready"}, {"type":"harness_event","event"}, then {"type":"done","reply"} or {"type":"error","message","code"}. To resume, open \`events\` with the last id.`,
     body: MessageSend,
     idempotent: true,
-    replies: [{ status: 200, description: 'Server-sent events of this turn', contentType: 'text/event-stream' }],
+    replies: [
+      {
+        status: 200,
+        description: 'Server-sent events of this turn',
+        contentType: 'text/event-stream',
+        headers: turnHeader,
+      },
+    ],
     errors: ['not_found', 'conflict', 'gone', 'rate_limited'],
     async handle(ctx, { params, body, idempotencyKey }) {
       const session = await findSession(deps, params.id)

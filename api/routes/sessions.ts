@@ -88,7 +88,14 @@ const list = (deps: ApiDeps): Route =>
     summary: 'List sessions, the newest first',
     description: 'The header `X-Next-Cursor` of a full page leads to the next one.',
     query: SessionListQuery,
-    replies: [{ status: 200, description: 'A page of sessions', schema: SessionList }],
+    replies: [
+      {
+        status: 200,
+        description: 'A page of sessions',
+        schema: SessionList,
+        headers: { 'X-Next-Cursor': 'Cursor of the next page; absent after the last one.' },
+      },
+    ],
     async handle(ctx, { query }) {
       const after = query.cursor === undefined ? null : readCursor(query.cursor)
       if (query.agent_id !== undefined && !isId(query.agent_id)) {

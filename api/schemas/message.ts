@@ -2,13 +2,11 @@ import { z } from 'zod'
 import { Json, queryNumber, strict, Time } from './common.ts'
 import { Attachments } from './session.ts'
 
-const Part = z
-  .looseObject({ type: z.string('must name the kind of the part, for instance "text"').min(1) })
-  .meta({
-    id: 'Part',
-    description:
-      'A part in the shape of the harness: `{type: "text", text}`, `{type: "file", mime, url, filename}`, `{type: "tool", …}`.',
-  })
+const Part = z.looseObject({ type: z.string('must name the kind of the part, for instance "text"').min(1) }).meta({
+  id: 'Part',
+  description:
+    'A part in the shape of the harness: `{type: "text", text}`, `{type: "file", mime, url, filename}`, `{type: "tool", …}`.',
+})
 
 export const MessageSend = strict({
   text: z.string().max(1_000_000, 'must have at most 1000000 characters').optional(),
