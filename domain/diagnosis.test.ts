@@ -55,7 +55,11 @@ describe.each<[IssueCode, Over[], Over[]]>([
   [
     'dead_node_assigned',
     [{ node: { ready_status: 'False' } }, { node: { ready_status: 'Unknown' } }],
-    [{ node: { ready_status: null } }, { node: { exists: false, ready_status: 'False' } }, { pod: { exists: false }, node: { ready_status: 'False' } }],
+    [
+      { node: { ready_status: null } },
+      { node: { exists: false, ready_status: 'False' } },
+      { pod: { exists: false }, node: { ready_status: 'False' } },
+    ],
   ],
   [
     'stale_node_host_cache_suspect',
@@ -64,7 +68,10 @@ describe.each<[IssueCode, Over[], Over[]]>([
       { session: { status: 'creating', created_at: ago(119 * SECOND), sandbox_url: null } },
       { session: { status: 'creating', created_at: ago(121 * SECOND) } },
       { session: { sandbox_url: null } },
-      { session: { status: 'creating', created_at: ago(121 * SECOND), sandbox_url: null }, service: { node_port: null } },
+      {
+        session: { status: 'creating', created_at: ago(121 * SECOND), sandbox_url: null },
+        service: { node_port: null },
+      },
       { session: { status: 'creating', created_at: ago(121 * SECOND), sandbox_url: null }, pod: { phase: 'Pending' } },
     ],
   ],
@@ -80,7 +87,11 @@ describe.each<[IssueCode, Over[], Over[]]>([
   [
     'pod_not_ready_old',
     [{ pod: { all_ready: false, age_ms: 181 * SECOND } }],
-    [{ pod: { all_ready: false, age_ms: 179 * SECOND } }, { pod: { all_ready: null } }, { pod: { all_ready: false, age_ms: null } }],
+    [
+      { pod: { all_ready: false, age_ms: 179 * SECOND } },
+      { pod: { all_ready: null } },
+      { pod: { all_ready: false, age_ms: null } },
+    ],
   ],
   [
     'harness_unreachable',
@@ -95,7 +106,11 @@ describe.each<[IssueCode, Over[], Over[]]>([
   [
     'service_missing',
     [{ service: { exists: false } }],
-    [{ service: { exists: false, expected: false } }, { service: { exists: null } }, { service: { exists: false }, pod: { exists: false } }],
+    [
+      { service: { exists: false, expected: false } },
+      { service: { exists: null } },
+      { service: { exists: false }, pod: { exists: false } },
+    ],
   ],
   [
     'warm_pool_empty_for_agent',

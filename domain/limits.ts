@@ -97,9 +97,27 @@ export const cachedWorkflowsMax = 500
 export const provisionHeartbeatMs = 1 * SECOND
 /** New sandboxes for one start whose first one was lost or whose harness exited: both may be chance. */
 export const startRetriesMax = 1
+/** How long it takes to make a sandbox, for an agent that never had one. */
+export const poolLeadTimeGuessMs = 12 * SECOND
+/** Heartbeats are sent this often, so that one may be late. */
+export const turnHeartbeatEveryMs = 2 * SECOND
+/** A worker that starts a sandbox and is silent for this long is dead. */
+export const provisionHeartbeatTimeoutMs = 8 * SECOND
+/** A pool that has decided nothing for this long while its workflow runs is wedged: it looks every `poolCheckMs`. */
+export const poolWedgedMs = 5 * MINUTE
+/** Heartbeat of the janitor's look, which takes seconds for thousands of sandboxes. */
+export const janitorHeartbeatMs = 5 * SECOND
+/** How often rows, objects and workflows are compared. */
+export const janitorEveryMs = 1 * MINUTE
 /** Pause between two tries to reach a supervisor whose sandbox is still there. */
 export const reconnectMs = 500
 /** Activities get this long to end when a worker is stopped; turns go on with another worker. */
 export const workerShutdownMs = 10 * SECOND
 /** Tries to bind a sandbox that is there and does not answer: a busy machine is slow before it is dead. */
 export const bindTries = 3
+/** Connections of clients that answered requests leave idle; longer than the usual 60 s of load balancers, which must be the first to close. */
+export const keepAliveTimeoutMs = 65 * SECOND
+/** How often a draining API looks for connections that have become idle. */
+export const drainPollMs = 50
+/** From the signal to the end of the process, whatever hangs; supervisors of processes kill after 20 s or more. */
+export const endTimeoutMs = 18 * SECOND

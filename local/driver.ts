@@ -3,7 +3,7 @@ import pLimit from 'p-limit'
 import { AppError } from '../domain/errors.ts'
 import type { ListedSandbox, SandboxDriver } from '../sandbox/driver.ts'
 import { createSandbox } from './create.ts'
-import { type Exit, inspectSandbox } from './evidence.ts'
+import { type Exit, inspectSandbox, lossOf } from './evidence.ts'
 import { watchLost } from './lost.ts'
 import { isAlive } from './processes.ts'
 import { createdAt, emptyRemoved, idIn, listNames, patchRecord, readLog, readRecord } from './records.ts'
@@ -94,6 +94,7 @@ export const createLocalDriver = (options: LocalDriverOptions): LocalDriver => {
     remove,
     list: async () => (await Promise.all((await listNames(root)).map((name) => listOne(root, name)))).flat(),
     inspect: (name) => inspectSandbox(root, name, exitOf(name)),
+    lossOf: (name) => lossOf(root, name, exitOf(name)),
     async logs(name, { tailLines, sinceSeconds }) {
       const lines = await readLog(root, name, sinceSeconds === undefined ? tailLines : Number.MAX_SAFE_INTEGER)
       if (lines === null) throw new AppError('not_found', `there is no log of sandbox ${name}`)

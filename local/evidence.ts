@@ -15,10 +15,11 @@ export const inspectSandbox = async (root: string, name: string, exit: Exit | un
     readLog(root, name, evidenceLogLines),
   ])
   const ended = exit === undefined ? {} : { exitCode: exit.code, signal: exit.signal }
-  if (record === null) return { exists: false, ...ended, ...(logTail === null ? {} : { logTail }) }
+  if (record === null) return { exists: false, alive: false, ...ended, ...(logTail === null ? {} : { logTail }) }
   const alive = isAlive(record.supervisor)
   return {
     exists: true,
+    alive,
     state: alive ? (state?.state ?? 'starting') : 'exited',
     ...ended,
     startedAt: record.created_at,
@@ -62,6 +63,15 @@ export const failureOf = async (root: string, name: string, exit: Exit | undefin
   if (heapExhausted(evidence.logTail) || killedForMemory(exit, record))
     return failure('oom_killed', 'The sandbox ran out of memory.')
   return failure('harness_exited', `The supervisor ${howItEnded(exit)} before the sandbox was ready.`)
+}
+
+/** Why a sandbox that was in use, or waited for it, is there no more. */
+export const lossOf = async (root: string, name: string, exit: Exit | undefined): Promise<SandboxFailure> => {
+  const [evidence, record] = await Promise.all([inspectSandbox(root, name, exit), readRecord(root, name)])
+  if (heapExhausted(evidence.logTail) || killedForMemory(exit, record))
+    return { code: 'oom_killed', message: 'The sandbox ran out of memory.', evidence }
+  const how = record === null ? 'was removed' : howItEnded(exit)
+  return { code: 'sandbox_lost', message: `The supervisor ${how}.`, evidence }
 }
 
 export const exitNow = (code: number | null, signal: NodeJS.Signals | null): Exit => ({

@@ -27,6 +27,8 @@ export type SandboxFailure = { code: FailureCode; message: string; evidence: Evi
 /** What a driver knows of a sandbox at one moment; JSON, stored with the row when the sandbox goes. */
 export type Evidence = {
   exists: boolean
+  /** False: nothing of it runs any more. Absent when that is not known. */
+  alive?: boolean
   /** What the driver calls its state, for instance `Running`, `exited`. */
   state?: string
   exitCode?: number | null
@@ -77,6 +79,8 @@ export type SandboxDriver = {
   remove(name: string): Promise<void>
   list(): Promise<ListedSandbox[]>
   inspect(name: string): Promise<Evidence>
+  /** Why a sandbox that was alive is no longer. */
+  lossOf(name: string): Promise<SandboxFailure>
   logs(name: string, options: { tailLines: number; sinceSeconds?: number }): Promise<string[]>
   /** Calls back with the name of each sandbox that was alive and is no longer, once per sandbox; stops with the signal. */
   watchLost(onLost: (name: string) => void, signal: AbortSignal): void

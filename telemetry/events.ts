@@ -198,6 +198,8 @@ export const ledgerChecked = (
     objects_removed: number
     workflows_started: number
     sandboxes_released: number
+    sessions_failed: number
+    pools_restarted: number
     leaked: number
   },
 ): void => {

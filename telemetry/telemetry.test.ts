@@ -146,7 +146,15 @@ describe('a business event', () => {
 
   test('of the ledger is a warning only if something was repaired', () => {
     const { lines, telemetry } = capture()
-    const none = { rows_gone: 0, objects_removed: 0, workflows_started: 0, sandboxes_released: 0, leaked: 0 }
+    const none = {
+      rows_gone: 0,
+      objects_removed: 0,
+      workflows_started: 0,
+      sandboxes_released: 0,
+      sessions_failed: 0,
+      pools_restarted: 0,
+      leaked: 0,
+    }
     events.ledgerChecked(telemetry, none)
     events.ledgerChecked(telemetry, { ...none, rows_gone: 1 })
     expect(lines.map(({ level }) => level)).toEqual(['debug', 'warn'])

@@ -1,0 +1,114 @@
+import { Context } from '@temporalio/activity'
+import { getAgentAny } from '../db/agents.ts'
+import type { SandboxRow } from '../db/entities/sandbox.ts'
+import { getSandbox, sandboxBooted, sandboxFailed, sandboxGone } from '../db/sandboxes.ts'
+import { setPhase } from '../db/sessions.ts'
+import { AppError, errorText, isAppError } from '../domain/errors.ts'
+import { provisionHeartbeatMs, sandboxReadyTimeoutMs } from '../domain/limits.ts'
+import type { Evidence, ReadyProgress, SandboxFailure } from '../sandbox/driver.ts'
+import * as events from '../telemetry/events.ts'
+import { specOf, templateNow } from './deps.ts'
+import type { ActivityDeps } from './deps.ts'
+import { sandboxFailure } from './failure.ts'
+import { withHeartbeat } from './heartbeat.ts'
+
+/** What is known of a sandbox; never throws, because a missing piece of evidence must not keep anything from ending. */
+export const inspected = async (deps: Pick<ActivityDeps, 'driver'>, name: string): Promise<Evidence> => {
+  try {
+    return await deps.driver.inspect(name)
+  } catch (error) {
+    // Not knowing is no reason to call it gone.
+    return { exists: true, error: errorText(error) }
+  }
+}
+
+/** Whether it may still answer. */
+export const mayLive = (evidence: Evidence): boolean => evidence.exists && evidence.alive !== false
+
+const failureOf = (error: unknown): SandboxFailure | null =>
+  Error.isError(error) && error.name === 'SandboxFailedError'
+    ? (error as Error & { failure: SandboxFailure }).failure
+    : null
+
+export type Booted = { is: 'up'; endpoint: string } | { is: 'failed'; failure: SandboxFailure }
+
+/** Creates the sandbox and waits until it can be used. Repeated, by any worker, it goes on waiting for the same one. */
+export const startUp = async (deps: ActivityDeps, sandbox: SandboxRow, onProgress?: ReadyProgress): Promise<Booted> => {
+  const agent = await getAgentAny(deps.sql, sandbox.agent_id)
+  if (agent === null) throw new AppError('not_found', `agent ${sandbox.agent_id} not found`)
+  const spec = specOf(deps, sandbox, templateNow(deps, agent).template)
+  const signal = Context.current().cancellationSignal
+  const deadlineMs = Math.max(1, sandbox.created_at.getTime() + sandboxReadyTimeoutMs - Date.now())
+  try {
+    await deps.driver.create(spec)
+    const options = { deadlineMs, signal, ...(onProgress === undefined ? {} : { onProgress }) }
+    return { is: 'up', endpoint: (await deps.driver.ready(sandbox.name, options)).endpoint }
+  } catch (error) {
+    const failure = failureOf(error)
+    if (failure !== null) return { is: 'failed', failure }
+    // What the driver refuses, such as a harness that it does not have, it will refuse again.
+    if (isAppError(error) && error.code === 'invalid')
+      return { is: 'failed', failure: { code: 'image_pull', message: error.message, evidence: { exists: false } } }
+    throw error
+  }
+}
+
+/** The row says why before the thing is removed. @returns whether it was this call that ended it */
+export const noteFailure = async (
+  deps: Pick<ActivityDeps, 'sql' | 'log' | 'metrics' | 'outbox'>,
+  sandbox: SandboxRow,
+  failure: SandboxFailure,
+  stage: 'start' | 'warm' | 'claim' | 'session',
+): Promise<boolean> => {
+  const { code, message, evidence } = failure
+  const failed = await sandboxFailed(deps.sql, sandbox.id, { code, message, evidence }, sandbox.epoch)
+  if (failed === null) return false
+  deps.outbox.kick()
+  const { id: sandbox_id, agent_id, purpose, session_id } = sandbox
+  events.sandboxFailed(deps, { sandbox_id, agent_id, purpose, stage, code, message, session_id })
+  return true
+}
+
+const provision = async (deps: ActivityDeps, sandboxId: string): Promise<'up' | 'unwanted'> => {
+  const sandbox = await getSandbox(deps.sql, sandboxId)
+  if (sandbox === null || sandbox.session_id === null) return 'unwanted'
+  if (sandbox.state === 'claimed') return 'up'
+  if (sandbox.state === 'failed')
+    throw sandboxFailure({
+      code: sandbox.failure_code ?? 'sandbox_lost',
+      message: sandbox.failure_message ?? 'it was lost',
+    })
+  if (sandbox.state !== 'provisioning') return 'unwanted'
+  const sessionId = sandbox.session_id
+  const started = await startUp(deps, sandbox, (phase) => {
+    // A phase that is not noted is only not seen.
+    setPhase(deps.sql, sessionId, phase).catch(() => {})
+  })
+  if (started.is === 'failed') {
+    await noteFailure(deps, sandbox, started.failure, 'start')
+    throw sandboxFailure(started.failure)
+  }
+  if ((await sandboxBooted(deps.sql, sandboxId, started.endpoint)) === null) return 'unwanted'
+  await deps.driver.markClaimed(sandbox.name, sessionId)
+  return 'up'
+}
+
+/** Removes a sandbox that has ended, and all that belongs to it. What was seen of it is stored before. */
+export const removeEnded = async (deps: ActivityDeps, sandboxId: string): Promise<void> => {
+  const sandbox = await getSandbox(deps.sql, sandboxId)
+  if (sandbox === null || (sandbox.state !== 'ending' && sandbox.state !== 'failed')) return
+  const evidence = sandbox.evidence === null && sandbox.state === 'failed' ? await inspected(deps, sandbox.name) : null
+  await deps.driver.remove(sandbox.name)
+  await sandboxGone(deps.sql, sandboxId, evidence)
+  events.sandboxRemoved(deps, { sandbox_id: sandboxId, agent_id: sandbox.agent_id, reason: sandbox.failure_code })
+}
+
+export const sandboxActivities = (deps: ActivityDeps) => ({
+  /**
+   * Starts the sandbox that was assigned to a session. `unwanted`: the session has ended meanwhile.
+   * @throws `SandboxFailed` with its code, evidence stored
+   */
+  provisionSandbox: (sandboxId: string): Promise<'up' | 'unwanted'> =>
+    withHeartbeat(provisionHeartbeatMs, () => provision(deps, sandboxId)),
+  removeSandbox: (sandboxId: string): Promise<void> => removeEnded(deps, sandboxId),
+})

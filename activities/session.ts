@@ -1,0 +1,221 @@
+import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { getAgentAny } from '../db/agents.ts'
+import { assignSandbox, claimForSession } from '../db/claims.ts'
+import type { SandboxRow } from '../db/entities/sandbox.ts'
+import type { SessionRow } from '../db/entities/session.ts'
+import { endIfDue, litterOfSession } from '../db/flow.ts'
+import { getSandbox } from '../db/sandboxes.ts'
+import { endSession } from '../db/session-end.ts'
+import { getSession, loadSessionPlan } from '../db/sessions.ts'
+import { endTurn, openTurns } from '../db/turns.ts'
+import { AppError, errorText, isAppError } from '../domain/errors.ts'
+import { bindTries, reconnectMs } from '../domain/limits.ts'
+import { sandboxName } from '../domain/names.ts'
+import type { SandboxState } from '../domain/sandbox.ts'
+import { isEnded } from '../domain/session.ts'
+import type { FailureCode, SessionStatus } from '../domain/session.ts'
+import { bindSession } from '../sandbox/bind.ts'
+import { isSupervisorUnreachable } from '../sandbox/supervisor-client.ts'
+import * as events from '../telemetry/events.ts'
+import { templateNow } from './deps.ts'
+import type { ActivityDeps } from './deps.ts'
+import { inspected, mayLive, noteFailure } from './sandbox.ts'
+
+/** All that decides what a session does next. Moments are milliseconds since 1970. */
+export type SessionView = {
+  status: SessionStatus
+  agentId: string
+  title: string | null
+  endReason: string | null
+  attempt: number
+  /** Equal to `attempt` once the harness has been told who it works for. */
+  boundAttempt: number
+  sandbox: { id: string; name: string; state: SandboxState } | null
+  turn: { id: string; status: 'queued' | 'running'; sandboxId: string | null } | null
+  idleAt: number
+  maxAgeAt: number
+  creatingDeadlineAt: number
+  /** Sandboxes of the session that are to be removed. */
+  litter: string[]
+}
+
+/** `ended`: nobody wants it any more; `provisioning`: made for this session, to be started; `claimed`: started, to be bound. */
+export type Obtained = { is: 'ended' } | { is: 'provisioning' | 'claimed'; sandboxId: string; attempt: number }
+
+/** `dead`: the sandbox does not answer, and is not the session's any more; `superseded`: the session has ended or moved on. */
+export type BindOutcome = 'ready' | 'superseded' | 'dead'
+
+const viewOf = async (deps: ActivityDeps, sessionId: string): Promise<SessionView | null> => {
+  const [plan, litter] = await Promise.all([loadSessionPlan(deps.sql, sessionId), litterOfSession(deps.sql, sessionId)])
+  if (plan === null) return null
+  const { sandbox_id: id, sandbox_name: name, sandbox_state: state, turn_id: turn, turn_status: status } = plan
+  return {
+    status: plan.status,
+    agentId: plan.agent_id,
+    title: plan.title,
+    endReason: plan.end_reason,
+    attempt: plan.attempt,
+    boundAttempt: plan.bound_attempt,
+    sandbox: id === null || name === null || state === null ? null : { id, name, state },
+    turn:
+      turn === null || (status !== 'queued' && status !== 'running')
+        ? null
+        : { id: turn, status, sandboxId: plan.turn_sandbox_id },
+    idleAt: plan.idle_at.getTime(),
+    maxAgeAt: plan.max_age_at.getTime(),
+    creatingDeadlineAt: plan.creating_deadline_at.getTime(),
+    litter,
+  }
+}
+
+/** A turn whose sandbox is not there any more did not end by itself; it may be sent again, and is never run twice unasked. */
+const interruptTurns = async (deps: ActivityDeps, session: SessionRow): Promise<void> => {
+  for (const turn of await openTurns(deps.sql, session.id)) {
+    if (turn.status !== 'running') continue
+    const sandbox = turn.sandbox_id === null ? null : await getSandbox(deps.sql, turn.sandbox_id)
+    if (sandbox?.state === 'claimed' && sandbox.id === session.sandbox_id) continue
+    const error = { code: 'sandbox_lost', message: 'The sandbox was lost while this message was worked on' }
+    const end = { turnId: turn.id, status: 'interrupted' as const, reply: null, error, usage: null }
+    if (await endTurn(deps.sql, session.id, end))
+      events.turnFinished(deps, {
+        session_id: session.id,
+        turn_id: turn.id,
+        status: 'interrupted',
+        duration_ms: turn.started_at === null ? null : Date.now() - turn.started_at.getTime(),
+        error_code: 'sandbox_lost',
+      })
+  }
+}
+
+/** Finds the sandbox that the session has, claims a warm one, or writes the row of a cold one. Repeated, it answers the same. */
+const obtain = async (deps: ActivityDeps, sessionId: string, warm: boolean): Promise<Obtained> => {
+  const before = await getSession(deps.sql, sessionId)
+  if (before === null || isEnded(before.status)) return { is: 'ended' }
+  await interruptTurns(deps, before)
+  const agent = await getAgentAny(deps.sql, before.agent_id)
+  if (agent === null) throw new AppError('not_found', `agent ${before.agent_id} not found`)
+  const { hash } = templateNow(deps, agent)
+  const { size, recentAgentHours } = deps.config.pool
+  // Size 0 claims nothing and finds what the session has.
+  const request = { templateHash: hash, poolSize: warm ? size : 0, recentAgentHours }
+  const claim = await claimForSession(deps.sql, sessionId, request)
+  if (claim === null) return { is: 'ended' }
+  if (claim.sandbox !== null) {
+    const fresh = claim.session.attempt > before.attempt
+    if (fresh) {
+      const ids = { session_id: sessionId, agent_id: before.agent_id, sandbox_id: claim.sandbox.id }
+      events.claimed(deps, { ...ids, outcome: claim.outcome, attempt: claim.session.attempt })
+      deps.outbox.kick()
+    }
+    return obtained(claim.session, claim.sandbox)
+  }
+  const id = randomUUID()
+  const made = {
+    id,
+    name: sandboxName(id),
+    templateHash: hash,
+    harnessId: agent.harness_id,
+    image: agent.harness_image,
+  }
+  const assigned = await assignSandbox(deps.sql, sessionId, { ...made, driver: deps.driver.kind })
+  if (assigned === null) return { is: 'ended' }
+  if (assigned.sandbox.id === id)
+    events.sandboxProvisioning(deps, { sandbox_id: id, agent_id: before.agent_id, purpose: 'session' })
+  return obtained(assigned.session, assigned.sandbox)
+}
+
+const obtained = (session: SessionRow, sandbox: SandboxRow): Obtained => ({
+  is: sandbox.state === 'claimed' ? 'claimed' : 'provisioning',
+  sandboxId: sandbox.id,
+  attempt: session.attempt,
+})
+
+const announceReady = (deps: ActivityDeps, before: SessionRow, after: SessionRow): void => {
+  const ids = {
+    session_id: after.id,
+    agent_id: after.agent_id,
+    sandbox_id: after.sandbox_id ?? '',
+    attempt: after.attempt,
+  }
+  if (before.bound_attempt > 0) events.sandboxMoved(deps, { ...ids, reason: 'sandbox_lost', interrupted_turn: null })
+  else if (after.ready_at !== null)
+    events.sessionReady(deps, {
+      ...ids,
+      spawn_mode: after.spawn_mode,
+      duration_ms: after.ready_at.getTime() - after.created_at.getTime(),
+      phases: after.phases,
+    })
+}
+
+const discard = async (deps: ActivityDeps, sandbox: SandboxRow, error: unknown): Promise<BindOutcome> => {
+  const evidence = await inspected(deps, sandbox.name)
+  const message = `It did not answer: ${errorText(error)}`
+  await noteFailure(deps, sandbox, { code: 'sandbox_lost', message, evidence }, 'claim')
+  return 'dead'
+}
+
+/** Tells the sandbox whom it works for. One that does not answer, and is not there either, is given up at once. */
+const bind = async (deps: ActivityDeps, sessionId: string): Promise<BindOutcome> => {
+  const session = await getSession(deps.sql, sessionId)
+  if (session === null || isEnded(session.status) || session.sandbox_id === null) return 'superseded'
+  if (session.bound_attempt === session.attempt) return 'ready'
+  const sandbox = await getSandbox(deps.sql, session.sandbox_id)
+  if (sandbox?.state !== 'claimed') return 'dead'
+  const { sql, sealer, supervisor, config } = deps
+  for (let tries = 1; ; tries++)
+    try {
+      const bound = await bindSession({ sql, sealer, supervisor, litellm: config.litellm }, { session, sandbox })
+      if (bound.status === 'superseded') return 'superseded'
+      announceReady(deps, session, bound.session)
+      return 'ready'
+    } catch (error) {
+      const refused = isAppError(error) && (error.code === 'conflict' || error.code === 'upstream')
+      if (!refused && !isSupervisorUnreachable(error)) throw error
+      const gone = !mayLive(await inspected(deps, sandbox.name))
+      if (gone || tries >= bindTries || (isAppError(error) && error.code === 'conflict'))
+        return discard(deps, sandbox, error)
+      await sleep(reconnectMs)
+    }
+}
+
+const fail = async (
+  deps: ActivityDeps,
+  sessionId: string,
+  failure: { code: FailureCode; reason: string },
+): Promise<void> => {
+  const before = await getSession(deps.sql, sessionId)
+  const ended = await endSession(deps.sql, sessionId, { status: 'failed', ...failure })
+  deps.outbox.kick()
+  if (ended?.changed !== true) return
+  const { agent_id, spawn_mode } = ended.session
+  const starting = before?.status === 'creating'
+  events.sessionFailed(deps, { session_id: sessionId, agent_id, spawn_mode, starting, ...failure })
+}
+
+export const sessionActivities = (deps: ActivityDeps) => ({
+  /** @returns null when there is no such session */
+  loadSession: (sessionId: string): Promise<SessionView | null> => viewOf(deps, sessionId),
+  /** @param options.warm false: a warm one is not asked for again */
+  obtainSandbox: (sessionId: string, options: { warm: boolean }): Promise<Obtained> =>
+    obtain(deps, sessionId, options.warm),
+  bindSandbox: (sessionId: string): Promise<BindOutcome> => bind(deps, sessionId),
+  /** Ends the session if its idle or age deadline has passed. @returns whether it ended */
+  endIfDue: async (sessionId: string): Promise<boolean> => {
+    const ended = await endIfDue(deps.sql, sessionId)
+    if (ended?.changed !== true) return false
+    deps.outbox.kick()
+    const { agent_id, end_reason } = ended.session
+    if (end_reason !== null) events.sessionEnded(deps, { session_id: sessionId, agent_id, reason: end_reason })
+    return true
+  },
+  /** The workflow was cancelled by an operator: the same as deleting the session. */
+  stopSession: async (sessionId: string): Promise<void> => {
+    const ended = await endSession(deps.sql, sessionId, { status: 'dead', endReason: 'deleted' })
+    deps.outbox.kick()
+    if (ended?.changed === true)
+      events.sessionEnded(deps, { session_id: sessionId, agent_id: ended.session.agent_id, reason: 'deleted' })
+  },
+  failSession: (sessionId: string, failure: { code: FailureCode; reason: string }): Promise<void> =>
+    fail(deps, sessionId, failure),
+})

@@ -1,0 +1,43 @@
+import { ActivityCancellationType, proxyActivities, proxyLocalActivities } from '@temporalio/workflow'
+import type { Activities } from '../activities/index.ts'
+import {
+  janitorHeartbeatMs,
+  provisionHeartbeatTimeoutMs,
+  sandboxReadyTimeoutMs,
+  turnHeartbeatMs,
+} from '../domain/limits.ts'
+
+/**
+ * The steps of the workflows, by how long they take. A step fails for good only when the platform itself says so (a non-retryable failure); everything
+ * else is tried again for as long as the workflow wants it, since the usual cause is a server that restarts.
+ */
+const retry = { initialInterval: '100ms', backoffCoefficient: 2, maximumInterval: '5s' } as const
+
+/** One look at the database or one change of it: run by the worker that runs the workflow, which saves a turn through the server. */
+export const quick = proxyLocalActivities<Activities>({ startToCloseTimeout: '30s', retry })
+
+/** One call to a sandbox, or its removal. */
+export const brief = proxyActivities<Activities>({ startToCloseTimeout: '2m', retry })
+
+/** Waits for a sandbox. When cancelled it is over only once it has stopped, so that nothing is made after what it made was removed. */
+export const starting = proxyActivities<Activities>({
+  startToCloseTimeout: sandboxReadyTimeoutMs + 60_000,
+  heartbeatTimeout: provisionHeartbeatTimeoutMs,
+  cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+  retry,
+})
+
+/** As long as the harness works; the session's maximum age ends it. A silent worker is replaced after the heartbeat. */
+export const turning = proxyActivities<Activities>({
+  startToCloseTimeout: '30d',
+  heartbeatTimeout: turnHeartbeatMs,
+  cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+  retry,
+})
+
+/** Its schedule comes again, so it is not tried for long. */
+export const sweeping = proxyActivities<Activities>({
+  startToCloseTimeout: '10m',
+  heartbeatTimeout: janitorHeartbeatMs * 3,
+  retry: { ...retry, maximumAttempts: 3 },
+})
