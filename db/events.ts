@@ -37,7 +37,8 @@ export const appendEvents = (
     const session = await lockSession(tx, append.sessionId)
     if (session === null || isEnded(session.status) || session.sandbox_id !== append.sandboxId)
       return { lastSeq: session?.last_seq ?? 0, appended: 0, ended: true }
-    const entries = [...new Map(append.entries.map((entry) => [entry.journalSeq, entry])).values()]
+    const over = append.turnEnd !== undefined && (await writeTurnEnd(tx, append.turnEnd))
+    const entries = entriesToWrite(append, over)
     const written =
       entries.length === 0
         ? null
@@ -49,18 +50,23 @@ export const appendEvents = (
             pgArray(entries.map(({ data }) => jsonItem(data))),
             pgArray(entries.map(({ journalSeq }) => journalSeq)),
           ])
-    if (append.turnEnd !== undefined) await writeTurnEnd(tx, append.turnEnd)
     const lastSeq = written?.last_seq ?? session.last_seq
     return { lastSeq, appended: lastSeq - session.last_seq, ended: false }
   })
+
+/** Each number of the journal once; the end of a turn only when it ends by this append, and once. */
+const entriesToWrite = ({ entries, turnEnd }: Append, over: boolean): Append['entries'] => {
+  const byNumber = [...new Map(entries.map((entry) => [entry.journalSeq, entry])).values()]
+  const ofTurn = ({ data }: NewEvent): boolean => (data['turn_id'] ?? turnEnd?.turnId) === turnEnd?.turnId
+  const end = over ? byNumber.find((entry) => entry.type === 'turn.finished' && ofTurn(entry)) : undefined
+  return byNumber.filter((entry) => entry.type !== 'turn.finished' || entry === end)
+}
 
 const APPEND = `
   with fresh as (
     select type, data::jsonb as data, journal_seq, row_number() over (order by i)::int n
     from unnest($4::text[], $5::text[], $6::int[]) with ordinality e (type, data, journal_seq, i)
-    where not exists (select from event where sandbox_id = $3 and event.journal_seq = e.journal_seq)
-      and (type <> 'turn.finished' or exists (
-        select from turn where session_id = $1 and status = 'running' and id::text = coalesce(e.data::jsonb->>'turn_id', id::text)))),
+    where not exists (select from event where sandbox_id = $3 and event.journal_seq = e.journal_seq)),
   logged as (
     insert into event (session_id, seq, type, data, created_at, sandbox_id, journal_seq)
     select $1, $2::int + n, type, data, clock_timestamp(), $3, journal_seq from fresh),
@@ -102,5 +108,5 @@ export const readEvents = async (
     [page.sessionId, page.after, page.limit],
   )
   const found = rows[0]?.found ?? 0
-  return { events: rows.map(({ found: _, ...event }) => event), more: found === page.limit || rows.length < found }
+  return { events: rows.map(({ found: _found, ...event }) => event), more: found === page.limit || rows.length < found }
 }
