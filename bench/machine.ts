@@ -1,0 +1,41 @@
+import { execFile } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
+import os from 'node:os'
+import { promisify } from 'node:util'
+import { temporalCli } from '../tools/temporal.mjs'
+import type { Bench } from './bench.ts'
+
+const run = promisify(execFile)
+
+/** What figures depend on. No name of a host, no path. */
+export type Machine = {
+  cores: number
+  cpu: string
+  memory_gb: number
+  kernel: string
+  node: string
+  postgres: string
+  temporal: string
+  opencode: string
+}
+
+const opencodeVersion = async (): Promise<string> => {
+  const text = await readFile(new URL('../harness/opencode/package.json', import.meta.url), 'utf8')
+  const { dependencies } = JSON.parse(text) as { dependencies: Record<string, string> }
+  return dependencies['opencode-ai'] ?? 'unknown'
+}
+
+export const machineFacts = async ({ sql }: Pick<Bench, 'sql'>): Promise<Machine> => {
+  const [version] = await sql<{ server_version: string }>('show server_version')
+  const { stdout } = await run(await temporalCli(), ['--version'])
+  return {
+    cores: os.cpus().length,
+    cpu: os.cpus()[0]?.model ?? 'unknown',
+    memory_gb: Math.round(os.totalmem() / 1024 ** 3),
+    kernel: `${os.type()} ${os.release()}`,
+    node: process.versions.node,
+    postgres: version?.server_version ?? 'unknown',
+    temporal: stdout.trim(),
+    opencode: await opencodeVersion(),
+  }
+}

@@ -1,0 +1,77 @@
+import type { Bench, Ready, Scenario } from '../bench.ts'
+import { deltaOf, type Session, type StreamEvent } from '../client.ts'
+import { saidAt } from '../model.ts'
+import type { Figure } from '../stats.ts'
+
+const POOL = 10
+const GAP_MS = 50
+
+/** What one reader saw of each streamed word. */
+type Seen = { seq: number; said: number; at: number }
+
+/** Opens `count` streams over both APIs. `opened`: all are open; `done`: each has seen that many words. */
+const openReaders = (ready: Ready, session: Session, count: number, words: number) => {
+  const stop = new AbortController()
+  const streams = Array.from({ length: count }, (_, i) => {
+    const client = ready.apis[i % 2] ?? ready.client
+    const seen: Seen[] = []
+    const { promise: opened, resolve: onOpen } = Promise.withResolvers<void>()
+    const onEvent = (event: StreamEvent): boolean => {
+      const said = saidAt(deltaOf(event) ?? '')
+      if (said !== null) seen.push({ seq: event.id ?? 0, said, at: event.at })
+      return seen.length === words
+    }
+    const over = client.events(session.id, onEvent, { signal: stop.signal, onOpen })
+    return { opened, done: over.then(() => seen) }
+  })
+  const done = Promise.all(streams.map((stream) => stream.done))
+  done.catch(() => stop.abort())
+  return { opened: Promise.race([Promise.all(streams.map((stream) => stream.opened)), done]), done }
+}
+
+const streamTo = async (bench: Bench, count: number, words: number, gapMs: number) => {
+  const ready = await bench.withPool('light', POOL)
+  const session = await ready.open()
+  await ready.quiet()
+  const { opened, done } = openReaders(ready, session, count, words)
+  await opened
+  const sent = ready.client.send(session.id, `stream ${words} every ${gapMs}`)
+  const [seen] = await Promise.all([done, sent])
+  const stored = await bench.sql<{ seq: number; created_at: Date }>(
+    'select seq, created_at from event where session_id = $1',
+    [session.id],
+  )
+  await ready.client.end(session.id)
+  const storedAt = new Map(stored.map(({ seq, created_at }) => [seq, created_at.getTime()]))
+  return {
+    seen,
+    fromModel: seen.flatMap((one) => one.map(({ said, at }) => at - said)),
+    fromLog: seen.flatMap((one) => one.map(({ seq, at }) => at - (storedAt.get(seq) ?? Number.NaN))),
+  }
+}
+
+const run = async (bench: Bench): Promise<Figure[]> => {
+  const figures: Figure[] = []
+  const words = bench.count(200, 20)
+  for (const count of [1, 10, bench.count(100, 20)]) {
+    const { fromModel, fromLog } = await streamTo(bench, count, words, GAP_MS)
+    const who = count === 1 ? '1 reader' : `${count} readers`
+    const reach = count === 1 ? { reach: { p50: 30, p99: 100 } } : {}
+    figures.push({ name: `event: said → read, ${who}`, samples: fromModel, ...reach })
+    figures.push({ name: `  of it: stored → read, ${who}`, samples: fromLog })
+  }
+  const many = bench.count(5_000, 500)
+  for (const count of [1, 20]) {
+    const { seen } = await streamTo(bench, count, many, 0)
+    const rates = seen.map((one) => one.length / (((one.at(-1)?.at ?? 0) - (one[0]?.said ?? 0)) / 1_000))
+    const who = count === 1 ? '1 reader' : `each of ${count} readers`
+    figures.push({ name: `events of one session, ${who}`, unit: 'per second', samples: rates })
+  }
+  return figures
+}
+
+export const fanOut: Scenario = {
+  name: 'fan-out',
+  about: 'words of a turn on their way to the readers of its stream',
+  run,
+}
