@@ -37,7 +37,7 @@ const entryOf = (entry: JournalEntry): Append['entries'][number] | null => {
       const { turn_id, code, signal, tail } = entry
       return { journalSeq, type: 'harness.exited', data: { turn_id, code, signal, tail } }
     }
-    case 'harness_restarted':
+    default:
       return { journalSeq, type: 'harness.restarted', data: {} }
   }
 }

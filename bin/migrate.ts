@@ -1,21 +1,10 @@
 /** Brings the database to the schema of this version, then ends: 0 when it is there, 1 when it could not be brought there. */
 import { fileURLToPath } from 'node:url'
-import { type Config, ConfigError, loadConfig } from '../config/config.ts'
-import { readEnv } from '../config/env.ts'
 import { assertDirectConnection, createDatabase, migrate } from '../db/database.ts'
 import { createLogger } from '../telemetry/log.ts'
+import { settingsOrExit } from './settings.ts'
 
-const readConfig = (): Config => {
-  try {
-    return loadConfig(readEnv(fileURLToPath(new URL('..', import.meta.url))))
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error
-    console.error(error.message)
-    return process.exit(1)
-  }
-}
-
-const config = readConfig()
+const config = settingsOrExit(fileURLToPath(new URL('..', import.meta.url)))
 const log = createLogger({ level: config.logLevel, name: 'migrate' })
 try {
   await using db = await createDatabase({ url: config.databaseUrl, poolMax: 2, applicationName: 'lap-migrate' })

@@ -3,9 +3,7 @@ import { fileURLToPath } from 'node:url'
 import { createActivities } from '../activities/index.ts'
 import type { ActivityDeps } from '../activities/deps.ts'
 import { createLostHandler } from '../activities/lost.ts'
-import { ConfigError, loadConfig } from '../config/config.ts'
 import type { Config } from '../config/config.ts'
-import { readEnv } from '../config/env.ts'
 import { createDatabase } from '../db/database.ts'
 import { leakedSandboxes } from '../db/flow.ts'
 import { errorText } from '../domain/errors.ts'
@@ -23,20 +21,11 @@ import { createOutboxRelay } from '../temporal/outbox-relay.ts'
 import { ensureJanitor } from '../temporal/schedule.ts'
 import { installRuntime, runWorker } from '../temporal/worker.ts'
 import { createSealer } from '../vault/seal.ts'
+import { settingsOrExit } from './settings.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 /** Made with the image by tools/bundle-workflows.ts; without it the worker bundles the source when it starts. */
 const bundle = `${root}workflows.bundle.js`
-
-const settings = (): Config => {
-  try {
-    return loadConfig(readEnv(root))
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error
-    console.error(error.message)
-    process.exit(1)
-  }
-}
 
 const driverOf = async (config: Config): Promise<SandboxDriver> => {
   const { driver, localDir, localHost, localListen } = config.sandbox
@@ -65,7 +54,7 @@ const endingSignal = (): AbortSignal => {
 }
 
 const main = async (): Promise<void> => {
-  const config = settings()
+  const config = settingsOrExit(root)
   const log = createLogger({ level: config.logLevel, name: 'worker' })
   process.on('unhandledRejection', (error) => {
     log.fatal({ err: error }, 'unhandled rejection')

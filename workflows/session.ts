@@ -19,6 +19,7 @@ import { createRemovals } from './removals.ts'
 import { describeSession, isWanted, lookAgainIn, nextStep } from './session-state.ts'
 import type { SessionStep, Spent } from './session-state.ts'
 import { brief, quick, starting, turning } from './steps.ts'
+import { whileWanted } from './while-wanted.ts'
 
 /** Why a sandbox did not start, when that is what an activity failed with. */
 const startFailureOf = (error: unknown): StartFailure | null => {
@@ -29,141 +30,127 @@ const startFailureOf = (error: unknown): StartFailure | null => {
   return { code: 'sandbox_lost', message: cause.message }
 }
 
-/**
- * A session's life: obtain a sandbox, bind it, run one turn after the other, and end by delete, idleness, age or failure. The truth is in the
- * database; this reads it, does what comes next, and looks again. See docs/session-lifecycle.md.
- */
-export async function session(input: SessionInput): Promise<void> {
-  const { sessionId } = input
-  let woken = false
-  setHandler(wake, () => {
-    woken = true
-  })
-  const removals = createRemovals(() => {})
-  const spent: Spent = { dead: 0, failed: 0, lastFailure: null }
-  let shownStatus = ''
+const nothingSpent = (): Spent => ({ dead: 0, failed: 0, lastFailure: null })
 
-  const show = (view: SessionView, step: SessionStep): void => {
-    setCurrentDetails(describeSession(view, step))
-    if (shownStatus === view.status) return
-    shownStatus = view.status
-    upsertSearchAttributes([{ key: statusAttribute, value: view.status }])
+/** The steps of one session, and what they remember of each other. */
+const createSteps = (sessionId: string) => {
+  let woken = false
+  let spent = nothingSpent()
+  const removals = createRemovals(() => {})
+
+  const load = async (): Promise<SessionView | null> => {
+    woken = false
+    const view = await quick.loadSession(sessionId)
+    if (view !== null) removals.start(view.litter)
+    return view
   }
 
-  /** Does a step that takes long, and stops it as soon as the database says that it is of no use. */
-  const whileWanted = async <T>(
-    step: SessionStep,
-    view: SessionView,
-    work: () => Promise<T>,
-  ): Promise<T | 'stopped'> => {
-    let over = false
-    const scope = new CancellationScope()
-    const running = scope
-      .run(work)
-      .catch((error: unknown) => {
-        if (isCancellation(error) && scope.consideredCancelled) return 'stopped' as const
-        throw error
-      })
-      .finally(() => {
-        over = true
-      })
-    // Awaited below; until then a failure must not count as unhandled.
-    running.catch(() => {})
+  /** For a step that takes long: every wake, and every deadline, is a reason to look whether it is still wanted. */
+  const watched = <T>(step: SessionStep, view: SessionView, work: () => Promise<T>): Promise<T | 'stopped'> => {
     let seen = view
-    while (!over) {
-      await condition(() => over || woken, lookAgainIn(seen, Date.now()))
-      if (over) break
-      woken = false
-      seen = (await quick.loadSession(sessionId)) ?? seen
-      removals.start(seen.litter)
-      if (!isWanted(step, seen, Date.now())) scope.cancel()
-      if (scope.consideredCancelled) await condition(() => over)
-    }
-    return running
+    return whileWanted(work, {
+      woken: () => woken,
+      lookAgainMs: () => lookAgainIn(seen, Date.now()),
+      look: async () => {
+        seen = (await load()) ?? seen
+        return isWanted(step, seen, Date.now())
+      },
+    })
   }
 
   const provision = async (step: SessionStep & { do: 'provision' }, view: SessionView): Promise<void> => {
     try {
-      await whileWanted(step, view, () => starting.provisionSandbox(step.sandboxId))
+      await watched(step, view, () => starting.provisionSandbox(step.sandboxId))
     } catch (error) {
-      const failure = startFailureOf(error)
-      if (failure === null) throw error
-      spent.failed++
-      spent.lastFailure = failure
+      const lastFailure = startFailureOf(error)
+      if (lastFailure === null) throw error
+      spent = { ...spent, failed: spent.failed + 1, lastFailure }
     }
   }
 
   const bind = async (): Promise<void> => {
     const outcome = await brief.bindSandbox(sessionId)
-    if (outcome === 'dead') {
-      spent.dead++
-      spent.lastFailure = { code: 'sandbox_lost', message: 'it did not answer when it was told whom it works for' }
-      return
+    const lastFailure = {
+      code: 'sandbox_lost' as const,
+      message: 'it did not answer when it was told whom it works for',
     }
-    spent.dead = 0
-    spent.failed = 0
-    spent.lastFailure = null
+    spent = outcome === 'dead' ? { ...spent, dead: spent.dead + 1, lastFailure } : nothingSpent()
   }
 
   const act = async (step: SessionStep, view: SessionView): Promise<void> => {
-    switch (step.do) {
-      case 'obtain':
-        await quick.obtainSandbox(sessionId, { warm: step.warm })
-        return
-      case 'provision':
-        return provision(step, view)
-      case 'bind':
-        return bind()
-      case 'turn':
-        await whileWanted(step, view, () => turning.runTurn({ turnId: step.turnId, sandboxId: step.sandboxId }))
-        return
-      case 'expire':
-        await quick.endIfDue(sessionId)
-        return
-      case 'fail':
-        await quick.failSession(sessionId, { code: step.code, reason: step.reason })
-        return
-      case 'wait':
-        await condition(() => woken, step.ms)
-        return
-      case 'end':
-    }
+    if (step.do === 'obtain') await quick.obtainSandbox(sessionId, { warm: step.warm })
+    else if (step.do === 'provision') await provision(step, view)
+    else if (step.do === 'bind') await bind()
+    else if (step.do === 'turn')
+      await watched(step, view, () => turning.runTurn({ turnId: step.turnId, sandboxId: step.sandboxId }))
+    else if (step.do === 'expire') await quick.endIfDue(sessionId)
+    else if (step.do === 'fail') await quick.failSession(sessionId, { code: step.code, reason: step.reason })
+    else if (step.do === 'wait') await condition(() => woken, step.ms)
   }
 
-  const isLong = (): boolean =>
-    workflowInfo().continueAsNewSuggested || workflowInfo().historyLength > continueAsNewEvents
+  return {
+    onWake: () => {
+      woken = true
+    },
+    load,
+    next: (view: SessionView): SessionStep => nextStep(view, spent, Date.now()),
+    act,
+    removed: () => removals.done(),
+  }
+}
+
+/** What the Temporal UI shows of the session. */
+const createDisplay = () => {
+  let status = ''
+  return (view: SessionView, step: SessionStep): void => {
+    setCurrentDetails(describeSession(view, step))
+    // Each change is an entry of the history.
+    if (status === view.status) return
+    status = view.status
+    upsertSearchAttributes([{ key: statusAttribute, value: status }])
+  }
+}
+
+const isLong = (): boolean => {
+  const { continueAsNewSuggested, historyLength } = workflowInfo()
+  return continueAsNewSuggested || historyLength > continueAsNewEvents
+}
+
+/**
+ * A session's life: obtain a sandbox, bind it, run one turn after the other, and end by delete, idleness, age or failure. The truth is in the
+ * database; this reads it, does what comes next, and looks again. See docs/session-lifecycle.md.
+ */
+export async function session(input: SessionInput): Promise<void> {
+  const steps = createSteps(input.sessionId)
+  setHandler(wake, steps.onWake)
+  const show = createDisplay()
 
   const live = async (): Promise<void> => {
     for (;;) {
-      woken = false
-      const view = await quick.loadSession(sessionId)
+      const view = await steps.load()
       if (view === null) return
-      removals.start(view.litter)
-      const step = nextStep(view, spent, Date.now())
+      const step = steps.next(view)
       show(view, step)
       if (step.do === 'end') return
       if (isLong()) {
-        await removals.done()
+        await steps.removed()
         await condition(allHandlersFinished)
         await continueAsNew<typeof session>(input)
       }
-      await act(step, view)
+      await steps.act(step, view)
     }
   }
 
   try {
     await live()
   } catch (error) {
-    if (!isCancellation(error)) throw error
+    if (!isCancellation(error) || !CancellationScope.current().consideredCancelled) throw error
     // Cancelled by an operator: the same as deleting the session.
-    await CancellationScope.nonCancellable(() => quick.stopSession(sessionId))
+    await CancellationScope.nonCancellable(() => quick.stopSession(input.sessionId))
   }
   await CancellationScope.nonCancellable(async () => {
-    const last = await quick.loadSession(sessionId)
-    if (last !== null) {
-      removals.start(last.litter)
-      show(last, { do: 'end' })
-    }
-    await removals.done()
+    const last = await steps.load()
+    if (last !== null) show(last, { do: 'end' })
+    await steps.removed()
   })
 }
