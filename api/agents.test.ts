@@ -1,10 +1,8 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { startTestApi } from '../test/api.ts'
-import type { TestApi } from '../test/api.ts'
+import type { Failure, TestApi } from '../test/api.ts'
 import { MASK } from './present/agent.ts'
 import type { Agent } from './schemas/agent.ts'
-
-type Failure = { error: string; code: string; details?: { path: string; message: string }[]; request_id: string }
 
 let api: TestApi
 beforeAll(async () => {

@@ -1,33 +1,54 @@
-import { once } from 'node:events'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { createApp } from '../api/app.ts'
+import { randomBytes, randomUUID } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import os from 'node:os'
+import path from 'node:path'
 import type { ApiDeps } from '../api/deps.ts'
+import { startServer } from '../api/server.ts'
 import { loadConfig } from '../config/config.ts'
 import type { Config } from '../config/config.ts'
+import type { AgentRow } from '../db/entities/agent.ts'
+import type { SandboxRow } from '../db/entities/sandbox.ts'
 import { createListener } from '../db/listen.ts'
+import { reservePoolSandbox, sandboxWarm } from '../db/sandboxes.ts'
+import { sandboxName } from '../domain/names.ts'
+import { createLocalDriver } from '../local/driver.ts'
+import type { LocalDriver } from '../local/driver.ts'
 import { createSupervisorClient } from '../sandbox/supervisor-client.ts'
+import { templateHash, templateOf } from '../sandbox/template.ts'
+import { sandboxToken } from '../sandbox/token.ts'
 import { createLogger } from '../telemetry/log.ts'
 import { createMetrics } from '../telemetry/metrics.ts'
-import { createOutboxRelay } from '../temporal/outbox-relay.ts'
 import { createTemporal } from '../temporal/client.ts'
+import { createOutboxRelay } from '../temporal/outbox-relay.ts'
 import { createSealer } from '../vault/seal.ts'
+import { demoRepository } from '../tools/dev/demo-repository.ts'
 import { createTestDatabase } from './database.ts'
 import type { TestDatabase } from './database.ts'
+import { startScriptedModel } from './scripted-model.ts'
+import type { ScriptedModel } from './scripted-model.ts'
+import { HARNESS_DIRS } from './supervisor.ts'
+import { testTemporalAddress } from './temporal.ts'
+import { startWorkerProcess } from './worker.ts'
 
-export const TEST_MASTER_KEY = 'a-master-key-for-tests'
+export const TEST_MASTER_KEY = 'a master key for tests'
+export const GATEWAY_KEY = 'sk-the-gateway-key'
 
 /** An answer as a test looks at it. */
 export type Answer<T> = { status: number; headers: Headers; body: T }
+export type Failure = { error: string; code: string; details?: { path: string; message: string }[]; request_id: string }
 
 export type TestApi = AsyncDisposable & {
   url: string
-  deps: ApiDeps
+  deps: Omit<ApiDeps, 'drain'>
   database: TestDatabase
+  /** What the gateway is. */
+  model: ScriptedModel
+  /** Where the sandboxes are. */
+  driver: LocalDriver
   /** Lines of the log so far. */
   logged: string[]
-  /** Says that the process is ending, as SIGTERM does. */
-  drain(): void
+  /** Ends the server as SIGTERM does. */
+  drain(): Promise<void>
   /** One request with the master key; `/…` paths without `/api` are managed resources. */
   call<T = Record<string, unknown>>(
     method: string,
@@ -35,21 +56,9 @@ export type TestApi = AsyncDisposable & {
     options?: { body?: unknown; headers?: Record<string, string>; signal?: AbortSignal },
   ): Promise<Answer<T>>
   urlOf(path: string): string
+  /** A running, warm sandbox in an agent's pool: a supervisor with the light harness. */
+  warmSandbox(agentId: string): Promise<SandboxRow>
 }
-
-/** Settings with everything that is required, for a sandbox driver of this machine. */
-export const testConfig = (databaseUrl: string, env: Record<string, string> = {}): Config =>
-  loadConfig({
-    DATABASE_URL: databaseUrl,
-    MASTER_KEY: TEST_MASTER_KEY,
-    LITELLM_API_BASE: 'http://127.0.0.1:9',
-    LITELLM_API_KEY: 'sk-the-gateway-key',
-    PREINSTALLED_GITHUB_REPO: 'https://example.com/repo.git',
-    ENCRYPTION_KEY: Buffer.alloc(32, 7).toString('base64'),
-    SANDBOX_DRIVER: 'local',
-    TEMPORAL_ADDRESS: '127.0.0.1:9',
-    ...env,
-  })
 
 const caller = (url: string): Pick<TestApi, 'call' | 'urlOf'> => {
   const urlOf = (path: string): string =>
@@ -70,57 +79,125 @@ const caller = (url: string): Pick<TestApi, 'call' | 'urlOf'> => {
   }
 }
 
-/**
- * The API as a process has it, over real HTTP, with a database of its own.
- * @param env settings to change; without `TEMPORAL_ADDRESS` there is no Temporal to be reached
- */
-export const startTestApi = async (env: Record<string, string> = {}): Promise<TestApi> => {
-  const logged: string[] = []
-  const database = await createTestDatabase()
-  const config = testConfig(database.url, env)
+const createDriver = (dir: string): LocalDriver =>
+  createLocalDriver({
+    dir,
+    host: '127.0.0.1',
+    listen: '127.0.0.1',
+    searchPath: process.env['PATH'] ?? '',
+    harnessDir: (id) => (id === 'light' ? HARNESS_DIRS.light : undefined),
+  })
+
+const warmer =
+  ({ config, sql, sealer }: ApiDeps, driver: LocalDriver): TestApi['warmSandbox'] =>
+  async (agentId) => {
+    const agent = (await sql.one<AgentRow>('select * from agent where id = $1', [agentId]))!
+    const { preinstalledRepo, containerEnv, masterKey } = config
+    const template = templateOf(agent, { preinstalledRepo, containerEnv, open: sealer.open })
+    const id = randomUUID()
+    const names = { id, name: sandboxName(id), agentId, templateHash: templateHash(masterKey, template) }
+    const { harness_id: harnessId, harness_image: image } = agent
+    await reservePoolSandbox(
+      sql,
+      { ...names, harnessId, image, driver: 'local' },
+      { poolSize: 99, maxProvisioning: 99 },
+    )
+    await driver.create({
+      ...names,
+      sandboxId: id,
+      purpose: 'pool',
+      harnessId,
+      image,
+      repoUrl: template.repo_url,
+      branch: template.branch,
+      setupCommand: template.setup_cmd,
+      env: template.env,
+      token: sandboxToken(masterKey, id),
+    })
+    const { endpoint } = await driver.ready(names.name, { deadlineMs: 60_000, signal: AbortSignal.timeout(60_000) })
+    return (await sandboxWarm(sql, id, endpoint))!
+  }
+
+type Options = {
+  /** Settings to change. Without `TEMPORAL_ADDRESS` there is no Temporal to be reached. */
+  env?: Record<string, string>
+  /** With `bin/worker.ts` beside it, on the Temporal server of the run. */
+  worker?: boolean
+}
+
+const settings = (
+  given: { databaseUrl: string; dir: string; repository: string; model: ScriptedModel },
+  { env, worker = false }: Options,
+): Record<string, string> => ({
+  DATABASE_URL: given.databaseUrl,
+  MASTER_KEY: TEST_MASTER_KEY,
+  LITELLM_API_BASE: given.model.url,
+  LITELLM_API_KEY: given.model.key,
+  PREINSTALLED_GITHUB_REPO: given.repository,
+  ENCRYPTION_KEY: Buffer.alloc(32, 7).toString('base64'),
+  SANDBOX_DRIVER: 'local',
+  LAP_DATA_DIR: given.dir,
+  LOCAL_SANDBOX_DIR: path.join(given.dir, 'sandboxes'),
+  HARNESS_PATH: path.dirname(HARNESS_DIRS.light),
+  TEMPORAL_ADDRESS: worker ? testTemporalAddress() : '127.0.0.1:9',
+  // Workers share nothing with those of other tests on the same server.
+  TEMPORAL_NAMESPACE: worker ? `api-${randomBytes(6).toString('hex')}` : 'lap',
+  ...env,
+})
+
+const createDeps = (config: Config, database: TestDatabase, logged: string[]) => {
   const log = createLogger({ level: 'debug', name: 'test', destination: { write: (line) => void logged.push(line) } })
   const metrics = createMetrics()
-  const { db } = database
-  const listener = createListener(database.url)
-  const supervisor = createSupervisorClient({ masterKey: config.masterKey })
-  const temporal = createTemporal(config.temporal)
-  const outbox = createOutboxRelay({ sql: db.sql, temporal, log, metrics })
-  const draining = new AbortController()
-  const deps: ApiDeps = {
+  const { sql } = database.db
+  const stack = new AsyncDisposableStack()
+  const temporal = stack.use(createTemporal(config.temporal))
+  const deps: Omit<ApiDeps, 'drain'> = {
     config,
-    db,
-    sql: db.sql,
-    listener,
+    db: database.db,
+    sql,
+    listener: stack.use(createListener(database.url)),
     temporal,
-    outbox,
-    supervisor,
+    outbox: stack.use(createOutboxRelay({ sql, temporal, log, metrics })),
+    supervisor: stack.use(createSupervisorClient({ masterKey: config.masterKey })),
     sealer: createSealer(config.encryptionKey),
-    harnesses: [{ id: 'opencode' }, { id: 'light' }],
+    harnesses: [{ id: 'light' }, { id: 'opencode' }],
     log,
     metrics,
-    drain: draining.signal,
   }
-  const handle = createApp(deps).callback()
-  const server = createServer((req, res) => void handle(req, res))
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  return { deps, stack }
+}
+
+/** The API as a process has it, over real HTTP, with a database, a gateway and sandboxes of its own. */
+export const startTestApi = async (options: Options = {}): Promise<TestApi> => {
+  const logged: string[] = []
+  const dir = await mkdtemp(path.join(os.tmpdir(), 'lap-api-'))
+  const database = await createTestDatabase()
+  const model = await startScriptedModel(GATEWAY_KEY)
+  const repository = await demoRepository(path.join(dir, 'repository'))
+  const env = settings({ databaseUrl: database.url, dir, repository, model }, options)
+  const config = loadConfig(env)
+  const driver = createDriver(config.sandbox.localDir)
+  const { deps, stack } = createDeps(config, database, logged)
+  const worker = options.worker === true ? await startWorkerProcess(env) : null
+  const server = await startServer(deps, { host: '127.0.0.1', port: 0 })
   return {
-    url,
+    url: server.url,
     deps,
     database,
+    model,
+    driver,
     logged,
-    drain: () => draining.abort(),
-    ...caller(url),
+    drain: () => server.drain(),
+    ...caller(server.url),
+    warmSandbox: warmer(deps as ApiDeps, driver),
     async [Symbol.asyncDispose]() {
-      draining.abort()
-      server.close()
-      server.closeAllConnections()
-      await outbox[Symbol.asyncDispose]()
-      await temporal[Symbol.asyncDispose]()
-      await supervisor[Symbol.asyncDispose]()
-      await listener[Symbol.asyncDispose]()
+      await server.drain()
+      await worker?.stop()
+      await stack.disposeAsync()
+      await driver.removeAll()
+      await model[Symbol.asyncDispose]()
       await database[Symbol.asyncDispose]()
+      await rm(dir, { recursive: true, force: true })
     },
   }
 }

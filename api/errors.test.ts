@@ -1,9 +1,7 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { bodyMaxBytes } from '../domain/limits.ts'
 import { startTestApi, TEST_MASTER_KEY } from '../test/api.ts'
-import type { TestApi } from '../test/api.ts'
-
-type Failure = { error: string; code: string; request_id: string }
+import type { Failure, TestApi } from '../test/api.ts'
 
 let api: TestApi
 beforeAll(async () => {
@@ -73,12 +71,4 @@ test('a fault of ours is "Internal error" to the user and the whole story in the
   } finally {
     api.deps.sql.query = query
   }
-})
-
-test('the process lives, is ready without Temporal, and says so', async () => {
-  expect(await api.call('GET', '/healthz', { headers: { authorization: '' } })).toMatchObject({ status: 200 })
-  expect(await api.call('GET', '/readyz', { headers: { authorization: '' } })).toMatchObject({
-    status: 200,
-    body: { status: 'degraded', postgres: { ok: true }, migrations: { ok: true }, temporal: { ok: false } },
-  })
 })
