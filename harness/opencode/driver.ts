@@ -1,0 +1,208 @@
+import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { errorText } from '../../domain/errors.ts'
+import type { MessagePart, TurnReply } from '../../domain/turn.ts'
+import {
+  type Harness,
+  type HarnessContext,
+  type HarnessEvent,
+  type HarnessExit,
+  HarnessGone,
+} from '../../supervisor/harness.ts'
+import { type Client, OpencodeRefused, createClient } from './client.ts'
+import { type ServerProcess, exitText, spawnServer } from './process.ts'
+import { PROVIDER } from './settings.ts'
+import { type TurnWatch, createTurnWatch, failureText } from './turn-watch.ts'
+
+/** A request that arrives while opencode boots may hang for minutes, so it is asked again. */
+const probeTimeoutMs = 300
+const probePauseMs = 20
+const reconnectMs = 100
+
+type Running = { process: ServerProcess; client: Client; closed: AbortController }
+
+/** A tool that opencode's death cut off would stay `running` for ever. */
+const cutOff = (part: MessagePart): MessagePart | null => {
+  const state = part['state'] as { status?: string; input?: unknown; time?: { start?: number } } | undefined
+  if (part.type !== 'tool' || (state?.status !== 'running' && state?.status !== 'pending')) return null
+  const now = Date.now()
+  const time = { start: state.time?.start ?? now, end: now }
+  const error = 'The harness ended while this ran.'
+  return { ...part, state: { status: 'error', input: state.input ?? {}, error, time } }
+}
+
+const closeCutOffTools = async (client: Client, conversation: string): Promise<void> => {
+  const thread = await client.call<TurnReply[]>({ method: 'GET', path: `/session/${conversation}/message` })
+  for (const { info, parts } of thread)
+    for (const body of parts.map(cutOff).filter((part) => part !== null)) {
+      const path = `/session/${conversation}/message/${String(info['id'])}/part/${String(body['id'])}`
+      await client.call({ method: 'PATCH', path, body })
+    }
+}
+
+/** Resolves when it answers. @throws HarnessGone when it ends before */
+const untilAnswers = async ({ client, process }: Running): Promise<void> => {
+  for (let ended = false; !ended;) {
+    const health = client.call({ method: 'GET', path: '/global/health', timeoutMs: probeTimeoutMs })
+    const healthy = await health.then(
+      () => true,
+      () => false,
+    )
+    if (healthy) return
+    ended = await Promise.race([process.exited.then(() => true), sleep(probePauseMs, false)])
+  }
+  throw new HarnessGone(exitText(await process.exited))
+}
+
+/** Hears the bus for as long as the process lives; resolves when it does for the first time. */
+const listen = (
+  { client, closed: { signal } }: Running,
+  onEvent: (event: HarnessEvent) => void,
+  log: (line: string) => void,
+): Promise<void> =>
+  new Promise((onOpen) => {
+    const repeat = async (): Promise<void> => {
+      while (!signal.aborted) {
+        await client.events(onEvent, { onOpen, signal }).catch((error: unknown) => {
+          if (!signal.aborted) log(`the events of opencode broke off: ${errorText(error)}`)
+        })
+        await sleep(reconnectMs)
+      }
+    }
+    void repeat()
+  })
+
+/** The running server, and what to do with its events. */
+type Api = {
+  running(): Running
+  /** The watches of the turns that run. */
+  watches: Set<TurnWatch>
+  modelID: string
+  log(line: string): void
+}
+
+/** A server that drops a connection without ending is of no use any more: its turns cannot be told apart from lost ones. */
+const endOf = async ({ process }: Running): Promise<HarnessGone> => {
+  await process.stop()
+  return new HarnessGone(exitText(await process.exited))
+}
+
+const abort = (client: Client, conversation: string): Promise<void> =>
+  client.call({ method: 'POST', path: `/session/${conversation}/abort` })
+
+type Answer = { info?: { id?: string; error?: Parameters<typeof failureText>[0] } } | null
+
+/** One request is one turn: it is answered when the turn has ended, however long that takes. */
+const runTurn = async (api: Api, conversation: string, body: object): Promise<{ error: string | null }> => {
+  const { log, watches } = api
+  const own = api.running()
+  const giveUp = (): void =>
+    void abort(own.client, conversation).catch((error: unknown) => log(`abort: ${errorText(error)}`))
+  const watch = createTurnWatch(conversation, giveUp)
+  watches.add(watch)
+  try {
+    const path = `/session/${conversation}/message`
+    const answer = await own.client.call<Answer>({ method: 'POST', path, body, timeoutMs: null })
+    const { id, error } = answer?.info ?? {}
+    if (id === undefined) return { error: watch.error() ?? 'opencode ended the turn without an answer' }
+    if (!(await watch.told(id))) log('the events of opencode do not tell the end of the turn')
+    return { error: watch.error() ?? (error === undefined ? null : failureText(error)) }
+  } catch (error) {
+    if (error instanceof OpencodeRefused) return { error: error.message }
+    throw error instanceof HarnessGone ? await endOf(own) : error
+  } finally {
+    watches.delete(watch)
+  }
+}
+
+const conversations = (api: Api): Omit<Harness, 'start' | 'pid' | 'stop'> => {
+  const model = { providerID: PROVIDER, modelID: api.modelID }
+  const client = (): Client => api.running().client
+  return {
+    async open() {
+      // With a title of ours it does not ask the model for one.
+      const body = { title: 'Session' }
+      return (await client().call<{ id: string }>({ method: 'POST', path: '/session', body })).id
+    },
+    async tell(conversation, text) {
+      const body = { model, noReply: true, parts: [{ type: 'text', text }] }
+      await client().call({ method: 'POST', path: `/session/${conversation}/message`, body })
+    },
+    prompt: (conversation, { parts, system }) =>
+      runTurn(api, conversation, { model, parts, ...(system === null ? {} : { system }) }),
+    cancel: async (conversation) => abort(client(), conversation),
+    messages: async (conversation) => client().call({ method: 'GET', path: `/session/${conversation}/message` }),
+    close: async (conversation) => client().call({ method: 'DELETE', path: `/session/${conversation}` }),
+  }
+}
+
+/** opencode over its HTTP API: https://opencode.ai/docs/server */
+export const createOpencode = (context: HarnessContext): Harness => {
+  const password = randomBytes(24).toString('base64url')
+  const log = (line: string): void => context.log(line)
+  const watches = new Set<TurnWatch>()
+  /** Conversations that may hold a tool call that an end of the process has cut off. */
+  const used = new Set<string>()
+  let running: Running | null = null
+  /** The latest process, also while it starts. */
+  let latest: ServerProcess | null = null
+  let stopping = false
+
+  const current = (): Running => {
+    if (running === null) throw new HarnessGone('opencode does not run')
+    return running
+  }
+
+  const onEvent = (own: Running, event: HarnessEvent): void => {
+    /** Both are settled by the settings; a plug-in of the repository may ask all the same, and nobody would answer. */
+    const answer = (path: string, body: object): void =>
+      void own.client.call({ method: 'POST', path, body }).catch((error: unknown) => log(errorText(error)))
+    const request = String(event.properties['id'])
+    if (event.type === 'permission.asked') answer(`/permission/${request}/reply`, { reply: 'once' })
+    if (event.type === 'question.asked') answer(`/question/${request}/reject`, {})
+    context.onEvent(event)
+    for (const watch of watches) watch.hear(event)
+  }
+
+  const onEnd = (own: Running, exit: HarnessExit): void => {
+    own.closed.abort()
+    own.client.close()
+    if (running !== own) return
+    running = null
+    if (!stopping) context.onExit(exit)
+  }
+
+  const start = async (): Promise<void> => {
+    stopping = false
+    const process = (latest = spawnServer(context, password))
+    const url = await process.listening()
+    const http = createClient({ url, password, directory: context.workspace })
+    const own: Running = { process, client: http, closed: new AbortController() }
+    // Registered before any turn waits for the same, so the journal tells the cause before its consequence.
+    void process.exited.then((exit) => onEnd(own, exit))
+    await untilAnswers(own)
+    await listen(own, (event) => onEvent(own, event), log)
+    for (const conversation of used) await closeCutOffTools(own.client, conversation)
+    running = own
+  }
+
+  const api = conversations({ running: current, watches, modelID: context.gateway.model, log })
+  return {
+    ...api,
+    async open() {
+      const conversation = await api.open()
+      used.add(conversation)
+      return conversation
+    },
+    async close(conversation) {
+      await api.close(conversation)
+      used.delete(conversation)
+    },
+    start,
+    pid: () => running?.process.pid ?? null,
+    async stop() {
+      stopping = true
+      await latest?.stop()
+    },
+  }
+}
