@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getAgentAny } from '../db/agents.ts'
-import { assignSandbox, claimForSession } from '../db/claims.ts'
+import { assignSandbox, claimForSession, claimWasDead } from '../db/claims.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import type { SessionRow } from '../db/entities/session.ts'
 import { endIfDue, litterOfSession } from '../db/flow.ts'
@@ -88,6 +88,21 @@ const interruptTurns = async (deps: ActivityDeps, session: SessionRow): Promise<
   }
 }
 
+/** A warm one for a session that has none. @returns null on a miss; `ended` when nobody wants it any more */
+const claimWarm = async (deps: ActivityDeps, before: SessionRow, templateHash: string): Promise<Obtained | null> => {
+  const { size: poolSize, recentAgentHours } = deps.config.pool
+  const claim = await claimForSession(deps.sql, before.id, { templateHash, poolSize, recentAgentHours })
+  if (claim === null) return { is: 'ended' }
+  if (claim.sandbox === null) return null
+  const { attempt } = claim.session
+  if (attempt > before.attempt) {
+    const ids = { session_id: before.id, agent_id: before.agent_id, sandbox_id: claim.sandbox.id }
+    events.claimed(deps, { ...ids, outcome: claim.outcome, attempt })
+    deps.outbox.kick()
+  }
+  return obtained(claim.session, claim.sandbox)
+}
+
 /** Finds the sandbox that the session has, claims a warm one, or writes the row of a cold one. Repeated, it answers the same. */
 const obtain = async (deps: ActivityDeps, sessionId: string, warm: boolean): Promise<Obtained> => {
   const before = await getSession(deps.sql, sessionId)
@@ -95,30 +110,13 @@ const obtain = async (deps: ActivityDeps, sessionId: string, warm: boolean): Pro
   await interruptTurns(deps, before)
   const agent = await getAgentAny(deps.sql, before.agent_id)
   if (agent === null) throw new AppError('not_found', `agent ${before.agent_id} not found`)
-  const { hash } = templateNow(deps, agent)
-  const { size, recentAgentHours } = deps.config.pool
-  // Size 0 claims nothing and finds what the session has.
-  const request = { templateHash: hash, poolSize: warm ? size : 0, recentAgentHours }
-  const claim = await claimForSession(deps.sql, sessionId, request)
-  if (claim === null) return { is: 'ended' }
-  if (claim.sandbox !== null) {
-    const fresh = claim.session.attempt > before.attempt
-    if (fresh) {
-      const ids = { session_id: sessionId, agent_id: before.agent_id, sandbox_id: claim.sandbox.id }
-      events.claimed(deps, { ...ids, outcome: claim.outcome, attempt: claim.session.attempt })
-      deps.outbox.kick()
-    }
-    return obtained(claim.session, claim.sandbox)
-  }
+  const { hash: templateHash } = templateNow(deps, agent)
+  const claimed = warm ? await claimWarm(deps, before, templateHash) : null
+  if (claimed !== null) return claimed
   const id = randomUUID()
-  const made = {
-    id,
-    name: sandboxName(id),
-    templateHash: hash,
-    harnessId: agent.harness_id,
-    image: agent.harness_image,
-  }
-  const assigned = await assignSandbox(deps.sql, sessionId, { ...made, driver: deps.driver.kind })
+  const { harness_id: harnessId, harness_image: image } = agent
+  const made = { id, name: sandboxName(id), templateHash, harnessId, image, driver: deps.driver.kind }
+  const assigned = await assignSandbox(deps.sql, sessionId, made)
   if (assigned === null) return { is: 'ended' }
   if (assigned.sandbox.id === id)
     events.sandboxProvisioning(deps, { sandbox_id: id, agent_id: before.agent_id, purpose: 'session' })
@@ -152,6 +150,9 @@ const discard = async (deps: ActivityDeps, sandbox: SandboxRow, error: unknown):
   const evidence = await inspected(deps, sandbox.name)
   const message = `It did not answer: ${errorText(error)}`
   await noteFailure(deps, sandbox, { code: 'sandbox_lost', message, evidence }, 'claim')
+  // Until another one is claimed it counts as a cold start, and says why.
+  if (sandbox.purpose === 'pool' && sandbox.session_id !== null)
+    await claimWasDead(deps.sql, { sessionId: sandbox.session_id, sandboxId: sandbox.id, retried: false })
   return 'dead'
 }
 
