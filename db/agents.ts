@@ -56,10 +56,9 @@ export const listAgents = async (
   const matches = `a.deleted_at is null and ($1::text is null or a.name ilike $1 or a.id::text ilike $1 or a.harness_id ilike $1)`
   const order = page.order === 'asc' ? 'asc' : 'desc'
   const data = await sql.query<ListedAgent>(
-    `select a.*, s.session_count, s.has_active_session
-     from agent a, lateral (
-       select count(*)::int session_count, coalesce(bool_or(status in ('creating', 'ready')), false) has_active_session
-       from session where agent_id = a.id) s
+    `select a.*, s.session_count, exists (
+       select from session where agent_id = a.id and status in ('creating', 'ready')) has_active_session
+     from agent a, lateral (select count(*)::int session_count from session where agent_id = a.id) s
      where ${matches} order by ${SORTS[page.sort ?? 'created_at']} ${order} nulls last, a.id limit $2 offset $3`,
     [search, page.limit, page.offset],
   )

@@ -33,29 +33,34 @@ export type Claimed = { session: SessionRow; sandbox: SandboxRow | null; outcome
 export type Created = (Claimed & { existing: false }) | { existing: true; session: SessionRow }
 
 /**
- * The claim, as common table expressions over `ask` (agent_id, template_hash, pool_size, hours): `candidate` is one warm sandbox of the template, locked, the
- * agent's own before another's; `verdict` names the outcome. Skip locked: concurrent claimers pass each other by.
+ * The claim, as common table expressions after `ask` (at most one row); $2 agent, $3 template hash, $4 pool size, $5 hours. `candidate` is one warm sandbox of
+ * the template, locked, the agent's own before another's, the oldest first: an index walk that ends at the first one that nobody else is taking. `verdict` names
+ * the outcome. Skip locked: concurrent claimers pass each other by.
  */
 const CLAIM = `
-  candidate as (
-    select s.id, s.agent_id, s.ready_at from sandbox s, ask
-    where s.state = 'warm' and s.template_hash = ask.template_hash and ask.pool_size > 0
-    order by s.agent_id <> ask.agent_id, s.ready_at limit 1
-    for update of s skip locked),
+  own as (
+    select s.id, s.agent_id, s.ready_at from sandbox s
+    where s.state = 'warm' and s.template_hash = $3 and s.agent_id = $2 and $4::int > 0 and exists (select from ask)
+    order by s.ready_at limit 1 for update skip locked),
+  shared as (
+    select s.id, s.agent_id, s.ready_at from sandbox s
+    where s.state = 'warm' and s.template_hash = $3 and s.agent_id <> $2 and $4::int > 0 and exists (select from ask) and not exists (select from own)
+    order by s.ready_at limit 1 for update skip locked),
+  candidate as (select * from own union all select * from shared),
   verdict as (
     select case
       when c.id is not null and c.agent_id = ask.agent_id then 'hit'
       when c.id is not null then 'hit_shared'
-      when ask.pool_size = 0 then 'miss_disabled'
+      when $4::int = 0 then 'miss_disabled'
       when p.breaker_open or p.backoff_until > now() then 'miss_backoff'
-      when exists (select from sandbox w where w.agent_id = ask.agent_id and w.state = 'warm' and w.template_hash <> ask.template_hash) then 'miss_stale'
-      when a.last_session_at is null or a.last_session_at < now() - make_interval(hours => ask.hours) then 'miss_dormant'
+      when exists (select from sandbox w where w.agent_id = ask.agent_id and w.state = 'warm' and w.template_hash <> $3) then 'miss_stale'
+      when a.last_session_at is null or a.last_session_at < now() - make_interval(hours => $5::int) then 'miss_dormant'
       else 'miss_empty' end as outcome
     from ask join agent a on a.id = ask.agent_id left join pool_state p on p.agent_id = ask.agent_id left join candidate c on true)`
 
 const CREATE = `
   with ask as (
-    select id agent_id, $3::text template_hash, $4::int pool_size, $5::int hours from agent
+    select id agent_id from agent
     where id = $2 and deleted_at is null and (select count(*) from session where status in ('creating', 'ready')) < $16::int
     for key share), ${CLAIM},
   made as (
@@ -163,7 +168,7 @@ export const claimForSession = (sql: Sql, sessionId: string, claim: ClaimRequest
     if (held !== null && held.session_id === sessionId && (held.state === 'claimed' || held.state === 'provisioning'))
       return { session, sandbox: held, outcome: session.claim_outcome }
     const taken = await tx.one<SandboxRow & { outcome: ClaimOutcome }>(
-      `with ask as (select $2::uuid agent_id, $3::text template_hash, $4::int pool_size, $5::int hours), ${CLAIM},
+      `with ask as (select $2::uuid agent_id), ${CLAIM},
        taken as (update sandbox s set state = 'claimed', session_id = $1, epoch = epoch + 1, claimed_at = now() from candidate c where s.id = c.id returning s.*),
        recorded as (
          insert into claim (id, session_id, agent_id, attempt, outcome, sandbox_id, template_hash, sandbox_age_ms, created_at)

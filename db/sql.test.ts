@@ -104,3 +104,8 @@ test('a nested transaction is part of the outer one', async () => {
   await expect(failing).rejects.toThrow('no')
   expect(await sql.query('select from thing where id = 21')).toEqual([])
 })
+
+test('a mistake in a statement is not taken for a lost connection', async () => {
+  await expect(sql.query('select $1::int', [])).rejects.toMatchObject({ code: '08P01' })
+  await expect(sql.query('select nothing')).rejects.toMatchObject({ code: '42703' })
+})

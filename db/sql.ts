@@ -26,9 +26,11 @@ const CONNECTION_TEXT =
 
 const codeOf = (error: unknown): string => (error as { code?: string } | null)?.code ?? ''
 
-/** Whether Postgres could not be reached, or went away while it was asked. */
+/** Whether Postgres could not be reached, or went away while it was asked. `08P01`, a breach of the protocol, is a mistake of ours. */
 export const isConnectionError = (error: unknown): boolean =>
-  CONNECTION_CODES.has(codeOf(error)) || codeOf(error).startsWith('08') || CONNECTION_TEXT.test(errorText(error))
+  CONNECTION_CODES.has(codeOf(error)) ||
+  (codeOf(error).startsWith('08') && codeOf(error) !== '08P01') ||
+  CONNECTION_TEXT.test(errorText(error))
 
 /** Name of the violated constraint, or null when the error is of another kind. */
 export const violatedConstraint = (error: unknown): string | null =>

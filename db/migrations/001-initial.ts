@@ -36,7 +36,7 @@ export class Migration001Initial extends Migration {
         harness_id text not null, image text not null, endpoint text, created_at timestamptz(3) not null, ready_at timestamptz(3),
         claimed_at timestamptz(3), ended_at timestamptz(3), retiring boolean not null, failure_code text, failure_message text, evidence jsonb
       ) with (fillfactor = 70);
-      create index sandbox_warm_index on sandbox (template_hash, agent_id) where state = 'warm';
+      create index sandbox_warm_index on sandbox (template_hash, agent_id, ready_at) where state = 'warm';
       create index sandbox_live_index on sandbox (agent_id, state) where state <> 'gone';
       create index sandbox_session_index on sandbox (session_id) where session_id is not null;
       create index sandbox_provisioned_index on sandbox (agent_id, ready_at desc) where ready_at is not null;
