@@ -1,0 +1,63 @@
+import type { ApiDeps } from '../api/deps.ts'
+import { appendEvents } from '../db/events.ts'
+import type { SandboxRow } from '../db/entities/sandbox.ts'
+import type { SessionRow } from '../db/entities/session.ts'
+import { sessionReady } from '../db/sessions.ts'
+import type { Sql } from '../db/sql.ts'
+import { enqueueTurn } from '../db/turns.ts'
+import { randomUUID } from 'node:crypto'
+import { buildAgent, buildSession, buildWarmSandbox } from './builders.ts'
+
+/** A ready session whose log a test writes as the worker does. */
+export type WrittenSession = {
+  id: string
+  sandbox: SandboxRow
+  /** Appends events of the harness, numbered on from the last. */
+  say(count: number): Promise<void>
+  /** A message, begun. @returns the turn's id */
+  begin(text?: string): Promise<string>
+  /** The end of a turn, with a reply. */
+  finish(turnId: string): Promise<void>
+  lastSeq(): Promise<number>
+}
+
+export const buildWrittenSession = async ({ sql }: { sql: Sql } | ApiDeps): Promise<WrittenSession> => {
+  const agent = await buildAgent(sql)
+  await buildWarmSandbox(sql, agent.id, { templateHash: agent.id })
+  const claim = { templateHash: agent.id, poolSize: 9, recentAgentHours: 24 }
+  const { session, sandbox } = await buildSession(sql, agent.id, { claim })
+  const { id } = session
+  await sessionReady(sql, { sessionId: id, attempt: 1, harnessSessionId: 'ses_1', phases: {} })
+  if (sandbox === null) throw new Error('the sandbox was not claimed')
+  let journalSeq = 0
+  return {
+    id,
+    sandbox,
+    async say(count) {
+      const entries = Array.from({ length: count }, () => {
+        journalSeq++
+        const data = { type: 'message.part.delta', properties: { sessionID: 'ses_1', delta: `word${journalSeq}` } }
+        return { type: 'harness' as const, data, journalSeq }
+      })
+      await appendEvents(sql, { sessionId: id, sandboxId: sandbox.id, entries })
+    },
+    async begin(text = 'Go') {
+      const turnId = randomUUID()
+      const parts = [{ type: 'text', text }]
+      await enqueueTurn(sql, { sessionId: id, turnId, parts, model: null, idempotencyKey: null, bodyHash: null })
+      return turnId
+    },
+    async finish(turnId) {
+      const data = { turn_id: turnId, status: 'done' }
+      const reply = { info: { role: 'assistant' }, parts: [{ type: 'text', text: 'Done.' }] }
+      await appendEvents(sql, {
+        sessionId: id,
+        sandboxId: sandbox.id,
+        entries: [{ type: 'turn.finished', data, journalSeq: ++journalSeq }],
+        turnEnd: { turnId, status: 'done', reply, error: null, usage: null },
+      })
+    },
+    lastSeq: async () =>
+      (await sql.one<Pick<SessionRow, 'last_seq'>>('select last_seq from session where id = $1', [id]))!.last_seq,
+  }
+}
