@@ -122,7 +122,8 @@ const retirements = (seen: PoolObservation, now: Date) => {
   const warm = fresh.filter((sandbox) => sandbox.state === 'warm').length
   // Of those being replaced, as many stay as there are warm ones missing.
   const broken = old.slice(0, Math.max(0, warm + old.length - seen.share))
-  const backingOff = seen.agent.recent && !seen.agent.deleted && !mayStart(seen.agent, now)
+  // Only what would start again: a pool that is switched off drains whatever its health.
+  const backingOff = seen.budget > 0 && seen.agent.recent && !seen.agent.deleted && !mayStart(seen.agent, now)
   // A failing template cannot make new ones, so what is warm is kept unless others are waiting for the place.
   const over = backingOff ? Math.min(fresh.length, seen.wantedElsewhere) : Math.max(0, fresh.length - seen.share)
   const surplus = fresh.toSorted(leastUseFirst).slice(0, over)
