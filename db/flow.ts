@@ -6,14 +6,15 @@ import type { Sql } from './sql.ts'
 
 /** Queries of the workflows' activities that concern several subjects at once. */
 
-/** What a session's workflow is started with. @returns null for one that has ended, or is not there */
+/** What a session's workflow is started with. @returns null for one that has ended and left no sandbox, or is not there */
 export const sessionToStart = (
   sql: Sql,
   id: string,
 ): Promise<{ id: string; agent_id: string; title: string | null; agent_name: string | null } | null> =>
   sql.one(
     `select s.id, s.agent_id, s.title, a.name agent_name from session s join agent a on a.id = s.agent_id
-     where s.id = $1 and s.status in ('creating', 'ready')`,
+     where s.id = $1 and (s.status in ('creating', 'ready')
+       or exists (select from sandbox b where b.session_id = s.id and b.state in ('ending', 'failed')))`,
     [id],
   )
 

@@ -2,8 +2,8 @@ import type { OutboxKind, OutboxRow } from './entities/pool.ts'
 import { pgArray } from './sql.ts'
 import type { Sql } from './sql.ts'
 
-/** A row that is being sent is not taken by another process for this long. */
-const LEASE_SECONDS = 15
+/** A row that is being sent is not taken by another process for this long: a call to Temporal and some, since its sender may have died. */
+const LEASE_SECONDS = 8
 
 /**
  * Takes messages that are due, oldest first, and keeps other relays off them while they are sent. A column of milliseconds rounds up too: what was written a

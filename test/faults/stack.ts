@@ -1,7 +1,7 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { openSync } from 'node:fs'
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -155,6 +155,16 @@ const at = <T>(parts: T[], i: number): T => {
   return found
 }
 
+/** With `FAULTS_LOG_DIR` set, what the processes of the platform wrote stays there, one folder a stack. */
+const keepLogs = async (dir: string): Promise<void> => {
+  const kept = process.env['FAULTS_LOG_DIR']
+  if (kept === undefined) return
+  const files = (await readdir(dir)).filter((file) => file.endsWith('.log'))
+  const target = path.join(kept, path.basename(dir))
+  await mkdir(target, { recursive: true })
+  await Promise.all(files.map((file) => copyFile(path.join(dir, file), path.join(target, file))))
+}
+
 type Options = {
   apis?: number
   workers?: number
@@ -289,6 +299,7 @@ export const startStack = async (options: Options = {}): Promise<Stack> => {
       await Promise.all([temporal.stop(), postgres.stop()])
       await apiTemporal[Symbol.asyncDispose]()
       await model[Symbol.asyncDispose]()
+      await keepLogs(dir)
       await rm(dir, { recursive: true, force: true })
     },
   }
