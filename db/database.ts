@@ -51,9 +51,15 @@ export const createDatabase = async (settings: {
   url: string
   poolMax?: number
   applicationName?: string
+  /** A statement without an answer for this long fails as `unavailable`. */
+  answerTimeoutMs?: number
 }): Promise<Database> => {
   const orm = new MikroORM(options(settings.url, settings))
-  return { orm, sql: createSql(() => poolOf(orm)), [Symbol.asyncDispose]: () => orm.close(true) }
+  return {
+    orm,
+    sql: createSql(() => poolOf(orm), settings.answerTimeoutMs),
+    [Symbol.asyncDispose]: () => orm.close(true),
+  }
 }
 
 /** Connections outside the pool, each ended with the work: for what must hold a connection, without the pool's limits on number and time. */

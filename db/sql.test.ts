@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import net from 'node:net'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { createTestDatabase } from '../test/database.ts'
 import type { TestDatabase } from '../test/database.ts'
@@ -108,4 +110,42 @@ test('a nested transaction is part of the outer one', async () => {
 test('a mistake in a statement is not taken for a lost connection', async () => {
   await expect(sql.query('select $1::int', [])).rejects.toMatchObject({ code: '08P01' })
   await expect(sql.query('select nothing')).rejects.toMatchObject({ code: '42703' })
+})
+
+/** A way to the database that can fall silent, as when the machine behind it goes away. */
+const startSilenceable = async () => {
+  const target = new URL(database.url)
+  const sockets = new Set<net.Socket>()
+  const server = net.createServer((client) => {
+    const upstream = net.connect(Number(target.port), target.hostname)
+    for (const socket of [client, upstream]) sockets.add(socket.on('error', () => {}))
+    client.pipe(upstream).pipe(client)
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const way = new URL(database.url)
+  way.host = `127.0.0.1:${(server.address() as net.AddressInfo).port}`
+  return {
+    url: way.href,
+    /** Those that are open now; the next ones get through. */
+    silence: () => sockets.forEach((socket) => socket.unpipe()),
+    [Symbol.asyncDispose]: async () => {
+      sockets.forEach((socket) => socket.destroy())
+      server.close()
+      await once(server, 'close')
+    },
+  }
+}
+
+test('a server that falls silent counts as unreachable, and the next statement takes another connection', async () => {
+  await using way = await startSilenceable()
+  await using quick = await createDatabase({ url: way.url, answerTimeoutMs: 300 })
+  const both = (): Promise<unknown>[] => [
+    quick.sql.query('select 1 as one'),
+    quick.sql.tx((tx) => tx.query('select 1 as one')),
+  ]
+  await Promise.all(both())
+  way.silence()
+  for (const one of await Promise.allSettled(both()))
+    expect(one).toMatchObject({ status: 'rejected', reason: { name: 'AppError', code: 'unavailable' } })
+  expect(await Promise.all(both())).toEqual([[{ one: 1 }], [{ one: 1 }]])
 })

@@ -1,5 +1,5 @@
 import type { Pool, PoolClient, QueryConfig } from 'pg'
-import { AppError, errorText } from '../domain/errors.ts'
+import { AppError, errorText, isAppError } from '../domain/errors.ts'
 
 /** SQL by hand over the pool that MikroORM owns. Placeholders are `$1`, …; `timestamptz` comes back as Date, `jsonb` parsed. */
 export type Sql = {
@@ -22,7 +22,7 @@ const CONNECTION_CODES = new Set([
   '53300',
 ])
 const CONNECTION_TEXT =
-  /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error|not queryable|server closed the connection/i
+  /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error|not queryable|server closed the connection|Query read timeout/i
 
 const codeOf = (error: unknown): string => (error as { code?: string } | null)?.code ?? ''
 
@@ -130,35 +130,48 @@ const over = (
   }
 }
 
-const onClient = (client: PoolClient): Sql => {
-  const sql: Sql = over(
-    (config) => client.query(config),
-    (work) => work(sql),
-    true,
-  )
-  return sql
-}
+/** Whether the connection itself is of no use any more. */
+const isLost = (error: unknown): boolean => isConnectionError(isAppError(error) ? error.cause : error)
 
-export const createSql = (getPool: () => Promise<Pool>): Sql =>
-  over(
-    async (config) => (await getPool()).query(config),
-    async (work) => {
-      const client = await getPool()
-        .then((pool) => pool.connect())
-        .catch(rethrow)
-      let broken = false
-      try {
-        await client.query('begin')
-        const result = await work(onClient(client))
-        await client.query('commit')
-        return result
-      } catch (error) {
-        await client.query('rollback').catch(() => {
+/**
+ * A server whose machine went away does not say so: without this, a statement would wait for minutes until the system gives the connection up. Longer
+ * than the server's own limit for a statement, which says more.
+ */
+const ANSWER_TIMEOUT_MS = 35_000
+
+type Bounded = QueryConfig & { query_timeout: number }
+
+export const createSql = (getPool: () => Promise<Pool>, answerTimeoutMs = ANSWER_TIMEOUT_MS): Sql => {
+  const bounded = (config: QueryConfig): Bounded => ({ ...config, query_timeout: answerTimeoutMs })
+  const onClient = (client: PoolClient): Sql => {
+    const sql: Sql = over(
+      (config) => client.query(bounded(config)),
+      (work) => work(sql),
+      true,
+    )
+    return sql
+  }
+  const tx: Sql['tx'] = async (work) => {
+    const client = await getPool()
+      .then((pool) => pool.connect())
+      .catch(rethrow)
+    const say = (text: string): Promise<unknown> => client.query(bounded({ text })).catch(rethrow)
+    let broken = false
+    try {
+      await say('begin')
+      const result = await work(onClient(client))
+      await say('commit')
+      return result
+    } catch (error) {
+      broken = isLost(error)
+      if (!broken)
+        await say('rollback').catch(() => {
           broken = true
         })
-        throw translate(error)
-      } finally {
-        client.release(broken)
-      }
-    },
-  )
+      throw error
+    } finally {
+      client.release(broken)
+    }
+  }
+  return over(async (config) => (await getPool()).query(bounded(config)), tx)
+}
