@@ -4,6 +4,7 @@ import os from 'node:os'
 import { promisify } from 'node:util'
 import { temporalCli } from '../tools/temporal.mjs'
 import type { Bench } from './bench.ts'
+import type { Figure } from './stats.ts'
 
 const run = promisify(execFile)
 
@@ -18,6 +19,9 @@ export type Machine = {
   temporal: string
   opencode: string
 }
+
+/** The file that a run leaves: everything that was measured. */
+export type Results = { started_at: string; quick: boolean; machine: Machine; figures: Figure[] }
 
 const opencodeVersion = async (): Promise<string> => {
   const text = await readFile(new URL('../harness/opencode/package.json', import.meta.url), 'utf8')

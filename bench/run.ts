@@ -10,7 +10,7 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { type Bench, createBench, type Scenario } from './bench.ts'
-import { type Machine, machineFacts } from './machine.ts'
+import { type Machine, machineFacts, type Results } from './machine.ts'
 import { startServers } from './platform.ts'
 import { burstOfCreates } from './scenarios/burst.ts'
 import { claimAlone } from './scenarios/claim.ts'
@@ -21,8 +21,7 @@ import { coldOpencode, warmOpencode } from './scenarios/opencode.ts'
 import { refill } from './scenarios/refill.ts'
 import { throughput } from './scenarios/throughput.ts'
 import { warmCreate, warmCreateLoaded } from './scenarios/warm-create.ts'
-import { basesOf, type Results } from './report.ts'
-import { type Figure, missed, table } from './stats.ts'
+import { basesOf, type Figure, missed, table } from './stats.ts'
 
 /** In an order that fills each pool once. */
 const SCENARIOS: Scenario[] = [
@@ -56,10 +55,9 @@ const options = () => {
   return { scenarios, quick: values.quick, out: path.resolve(values.out ?? path.join(results, `${time}.json`)) }
 }
 
-const runAll = async (bench: Bench, scenarios: Scenario[], signal: AbortSignal): Promise<Figure[]> => {
+const runAll = async (bench: Bench, scenarios: Scenario[]): Promise<Figure[]> => {
   const figures: Figure[] = []
   for (const { name, about, run } of scenarios) {
-    signal.throwIfAborted()
     const begin = performance.now()
     console.log(`\n${name}: ${about}`)
     const found = await run(bench)
@@ -70,6 +68,10 @@ const runAll = async (bench: Bench, scenarios: Scenario[], signal: AbortSignal):
   return figures
 }
 
+/** Rejects when the signal comes: whatever is being measured is given up, and everything is cleaned up. */
+const interruption = (signal: AbortSignal): Promise<never> =>
+  new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error)))
+
 const measure = async (
   { scenarios, quick }: ReturnType<typeof options>,
   signal: AbortSignal,
@@ -77,7 +79,8 @@ const measure = async (
   console.log('Starting Postgres, Temporal and a model that costs nothing …')
   await using servers = await startServers()
   await using bench = createBench(servers, { quick, say: (text) => console.log(`  ${text}`) })
-  const figures = await runAll(bench, scenarios, signal)
+  signal.throwIfAborted()
+  const figures = await Promise.race([runAll(bench, scenarios), interruption(signal)])
   return { figures, machine: await machineFacts(bench) }
 }
 
@@ -86,7 +89,7 @@ const main = async (): Promise<void> => {
   const interrupted = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM'] as const)
     process.once(name, () => {
-      console.log('Ending after this scenario; everything is cleaned up …')
+      console.log('Ending; everything is cleaned up …')
       interrupted.abort(new Error('interrupted'))
     })
   const startedAt = new Date().toISOString()
@@ -105,4 +108,9 @@ const main = async (): Promise<void> => {
   console.log(`Samples: ${path.relative(process.cwd(), given.out)}`)
 }
 
-await main()
+try {
+  await main()
+} catch (error) {
+  console.error(error)
+  process.exitCode = 1
+}

@@ -3,8 +3,8 @@ export type Unit = 'ms' | 'per second' | 'MB'
 /** What a figure should reach. For times and memory the most it may be, for rates the least. */
 export type Reach = { p50?: number; p95?: number; p99?: number; max?: number }
 
-/** Samples of one figure. */
-export type Figure = { name: string; unit?: Unit; samples: number[]; reach?: Reach; note?: string }
+/** Samples of one figure. `base`: the ratios of a table refer to this one's median. */
+export type Figure = { name: string; unit?: Unit; samples: number[]; reach?: Reach; base?: keyof Bases }
 
 /** Medians that the ratios of a table refer to, in milliseconds; one that was not measured is null. */
 export type Bases = { httpAndSql: number | null; floor: number | null; cold: number | null }
@@ -50,6 +50,15 @@ const reachOf = (figure: Figure): string => {
 
 const HEAD = ['figure', 'unit', 'n', 'p50', 'p90', 'p95', 'p99', 'max', '/ http+sql', '/ floor', '/ cold', 'reach']
 const LEFT = new Set(['figure', 'unit', 'reach'])
+
+/** What the ratios of a run refer to, as far as it was measured. */
+export const basesOf = (figures: Figure[]): Bases => {
+  const medianOf = (base: keyof Bases): number | null => {
+    const figure = figures.find((one) => one.base === base)
+    return figure === undefined ? null : percentile(figure.samples, 50)
+  }
+  return { httpAndSql: medianOf('httpAndSql'), floor: medianOf('floor'), cold: medianOf('cold') }
+}
 
 /** The table of one run: each figure with the ratios of its median to the floors and to the cold start of the same run. */
 export const table = (figures: Figure[], bases: Bases): string => {

@@ -4,8 +4,6 @@ import type { BenchModel } from '../model.ts'
 import { type Figure, inTurn } from '../stats.ts'
 
 const POOL = 2
-/** The figure that the column `/ cold` refers to. */
-export const COLD_START = 'cold opencode: request → ready'
 
 type Start = {
   /** Request → ready. */
@@ -77,7 +75,7 @@ const runCold = async (bench: Bench): Promise<Figure[]> => {
     return start({ client, model }, open)
   })
   return [
-    { name: COLD_START, samples: of(starts, 'ready'), reach: { p50: 5_000 } },
+    { name: 'cold opencode: request → ready', base: 'cold', samples: of(starts, 'ready'), reach: { p50: 5_000 } },
     { name: 'cold opencode: first message → request at the model', samples: of(starts, 'prompt') },
     { name: 'cold opencode: first message → first word read', samples: of(starts, 'word') },
     { name: 'cold opencode: request → first word read', samples: of(starts, 'whole') },
