@@ -1,7 +1,5 @@
 import { fileURLToPath } from 'node:url'
 import { startServer } from '../api/server.ts'
-import { ConfigError, loadConfig } from '../config/config.ts'
-import { readEnv } from '../config/env.ts'
 import { assertDirectConnection, createDatabase } from '../db/database.ts'
 import type { Database } from '../db/database.ts'
 import { createListener } from '../db/listen.ts'
@@ -20,8 +18,7 @@ import type { GaugeValues } from '../telemetry/metrics.ts'
 import { createTemporal } from '../temporal/client.ts'
 import { createOutboxRelay } from '../temporal/outbox-relay.ts'
 import { createSealer } from '../vault/seal.ts'
-
-const root = fileURLToPath(new URL('..', import.meta.url))
+import { settingsOrExit } from './settings.ts'
 
 const gauges = (sql: Sql) => async (): Promise<GaugeValues> => {
   const [sandboxes, sessions, outbox] = await Promise.all([sandboxCounts(sql), sessionCounts(sql), outboxDepth(sql)])
@@ -57,7 +54,7 @@ const ending = (log: Logger): Promise<void> =>
   })
 
 const main = async (): Promise<void> => {
-  const config = loadConfig(readEnv(root))
+  const config = settingsOrExit(fileURLToPath(new URL('..', import.meta.url)))
   const log = createLogger({ level: config.logLevel, name: 'api' })
   process.on('unhandledRejection', (error) => {
     log.fatal({ err: error }, 'unhandled rejection')
@@ -88,6 +85,6 @@ const main = async (): Promise<void> => {
 }
 
 await main().catch((error: unknown) => {
-  console.error(error instanceof ConfigError ? error.message : `The API could not start: ${errorText(error)}`)
+  console.error(`The API could not start: ${errorText(error)}`)
   process.exit(1)
 })
