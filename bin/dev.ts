@@ -13,7 +13,7 @@ const told = new Promise<void>((resolve) => {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.on(signal, () => {
       if (end.signal.aborted) return
-      console.log('\n  Ending the sessions, the worker, the API, Temporal and Postgres …')
+      console.log('\nEnding everything, in order.\n')
       end.abort(new Error('Ended before the start was complete.'))
       resolve()
     })
@@ -24,7 +24,8 @@ const main = async (): Promise<void> => {
   const lock = await takeLock(settings.dataDir)
   try {
     await assertPortIsFree(settings)
-    console.log(`\nLAP, with its data in ${path.relative(process.cwd(), settings.dataDir) || '.'}\n`)
+    const relative = path.relative(process.cwd(), settings.dataDir)
+    console.log(`\nLAP, with its data in ${relative.startsWith('..') ? settings.dataDir : relative || '.'}\n`)
     await using cleanup = new AsyncDisposableStack()
     const stack: Stack = await startStack({ root, settings, lock, signal: end.signal })
     cleanup.defer(() => stack.stop())
@@ -36,7 +37,7 @@ const main = async (): Promise<void> => {
 
 try {
   await main()
-  console.log('  Everything has ended.')
+  console.log('\nEverything has ended.')
 } catch (error) {
   if (!end.signal.aborted) {
     const isExpected = error instanceof AlreadyRunning || Error.isError(error)

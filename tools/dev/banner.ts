@@ -1,6 +1,7 @@
 export type BannerFacts = {
   url: string
   metricsUrl: string
+  workerMetricsUrl: string
   temporalUiUrl: string | null
   masterKey: string
   model: string
@@ -34,23 +35,22 @@ export const banner = (facts: BannerFacts): string =>
     '',
     row('API', facts.url),
     row('OpenAPI', `${facts.url}/openapi.json`),
-    row('Metrics', facts.metricsUrl),
+    row('Metrics', `${facts.metricsUrl} (API), ${facts.workerMetricsUrl} (worker)`),
     ...(facts.temporalUiUrl === null ? [] : [row('Temporal UI', facts.temporalUiUrl)]),
     row('Key', facts.masterKey),
     row('Logs', facts.logDir),
     ...(facts.isDemo
       ? [
-          row(
-            'Model',
-            'the built-in DEMO model: it repeats what you say, and runs a line that starts with "$ " in the sandbox.',
-          ),
-          row('', 'LITELLM_API_BASE and LITELLM_API_KEY name a gateway with real ones.'),
+          row('Model', 'the built-in DEMO, not a real model: it repeats what you say, and runs'),
+          row('', 'a line that starts with "$ " in the sandbox. For real ones, name your gateway:'),
+          row('', 'LITELLM_API_BASE=https://… LITELLM_API_KEY=sk-… npm start'),
         ]
       : []),
     '',
-    '  The first session, to be pasted one after the other:',
+    '  Your first agent, session and message; paste one after the other:',
     '',
     ...firstCommands(facts).flatMap((line) => [line, '']),
+    '  The first session starts cold, in some seconds. From then on the agent has warm sandboxes: paste the second line again.',
     '  Ctrl-C ends everything; the next start continues where this one was.',
     '',
   ].join('\n')

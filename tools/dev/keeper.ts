@@ -1,10 +1,14 @@
-import { readFile, rename, writeFile } from 'node:fs/promises'
+import { renameSync, writeFileSync } from 'node:fs'
+import { readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { endProcess, isRunning, type ProcessRecord } from './process.ts'
 
 /** A started part of the stack: one process. */
 export type RunningPart = { record: ProcessRecord; exited: Promise<void>; stop(): Promise<void> }
+
+/** Starts a part; tells its process as soon as it exists, long before it is ready. */
+export type StartPart = (onSpawn: (record: ProcessRecord) => void) => Promise<RunningPart>
 
 const RESTART_DELAY_FIRST_MS = 500
 const RESTART_DELAY_MAX_MS = 15_000
@@ -16,7 +20,8 @@ const ORPHAN_GRACE_MS = 5_000
 
 export type Keeper = {
   /** Starts a part for the first time, then again whenever it ends without having been told to. */
-  start(name: string, start: () => Promise<RunningPart>): Promise<void>
+  start(name: string, start: StartPart): Promise<void>
+  has(name: string): boolean
   /** Ends a part for good. */
   stop(name: string): Promise<void>
   /** Rejects when a part could not be kept running. */
@@ -25,12 +30,14 @@ export type Keeper = {
 
 type Entry = { part: RunningPart; isStopping: boolean; failures: number[] }
 
+type NamedRecord = ProcessRecord & { name: string }
+
 const recordsFile = (dir: string): string => path.join(dir, 'processes.json')
 
 /** Ends what a start that was killed (-9) has left, the last started first. */
 export const endOrphans = async (dir: string): Promise<string[]> => {
   const text = await readFile(recordsFile(dir), 'utf8').catch(() => '[]')
-  let records: (ProcessRecord & { name: string })[]
+  let records: NamedRecord[]
   try {
     records = JSON.parse(text) as typeof records
   } catch {
@@ -53,17 +60,21 @@ export const createKeeper = (dir: string, say: (text: string) => void): Keeper =
   const failed = new Promise<never>((_resolve, reject) => (fail = reject))
   failed.catch(() => {})
 
-  let writing = Promise.resolve()
-  const writeRecords = (): Promise<void> => {
-    writing = writing.then(async () => {
-      const records = [...entries].map(([name, { part }]) => ({ name, ...part.record }))
-      await writeFile(`${recordsFile(dir)}.new`, `${JSON.stringify(records)}\n`, { mode: 0o600 })
-      await rename(`${recordsFile(dir)}.new`, recordsFile(dir))
-    })
-    return writing
+  const records = new Map<string, ProcessRecord>()
+  /** Done when it returns: between the start of a process and its record nothing else happens, so that a kill (-9) leaves none unrecorded. */
+  const write = (): void => {
+    const named: NamedRecord[] = [...records].map(([name, record]) => ({ name, ...record }))
+    writeFileSync(`${recordsFile(dir)}.new`, `${JSON.stringify(named)}\n`, { mode: 0o600 })
+    renameSync(`${recordsFile(dir)}.new`, recordsFile(dir))
   }
+  const recorder =
+    (name: string) =>
+    (record: ProcessRecord): void => {
+      records.set(name, record)
+      write()
+    }
 
-  const restart = async (name: string, entry: Entry, start: () => Promise<RunningPart>): Promise<void> => {
+  const restart = async (name: string, entry: Entry, start: StartPart): Promise<void> => {
     for (;;) {
       const now = Date.now()
       entry.failures = [...entry.failures.filter((at) => now - at < FAILURE_WINDOW_MS), now]
@@ -76,10 +87,9 @@ export const createKeeper = (dir: string, say: (text: string) => void): Keeper =
       await sleep(delayMs)
       if (entry.isStopping) return
       try {
-        entry.part = await start()
+        entry.part = await start(recorder(name))
         // A part that came up while it was told to stop is not kept.
         if (entry.isStopping) return await entry.part.stop()
-        await writeRecords()
         say(`${name} runs again`)
         return void watch(name, entry, start)
       } catch (error) {
@@ -88,17 +98,17 @@ export const createKeeper = (dir: string, say: (text: string) => void): Keeper =
     }
   }
 
-  const watch = async (name: string, entry: Entry, start: () => Promise<RunningPart>): Promise<void> => {
+  const watch = async (name: string, entry: Entry, start: StartPart): Promise<void> => {
     await entry.part.exited
     if (!entry.isStopping) await restart(name, entry, start)
   }
 
   return {
     failed,
+    has: (name) => entries.has(name),
     start: async (name, start) => {
-      const entry: Entry = { part: await start(), isStopping: false, failures: [] }
+      const entry: Entry = { part: await start(recorder(name)), isStopping: false, failures: [] }
       entries.set(name, entry)
-      await writeRecords()
       void watch(name, entry, start).catch(fail)
     },
     stop: async (name) => {
@@ -107,7 +117,8 @@ export const createKeeper = (dir: string, say: (text: string) => void): Keeper =
       entry.isStopping = true
       await entry.part.stop()
       entries.delete(name)
-      await writeRecords()
+      records.delete(name)
+      write()
     },
   }
 }

@@ -208,6 +208,8 @@ export type PostgresOptions = {
   /** Database that is made when it is missing; default `lap`. */
   database?: string
   onOutput?: (text: string) => void
+  /** Told as soon as the process exists. */
+  onSpawn?: (record: ProcessRecord) => void
 }
 
 export type RunningPostgres = {
@@ -262,6 +264,7 @@ export const startPostgres = async (options: PostgresOptions): Promise<RunningPo
     detached: true,
     env: { PATH: process.env['PATH'] ?? '', LC_ALL: 'C', TZ: 'UTC', HOME: os.tmpdir() },
     ...(options.onOutput === undefined ? {} : { onOutput: options.onOutput }),
+    ...(options.onSpawn === undefined ? {} : { onSpawn: options.onSpawn }),
   })
   let isOver = false
   const exited = new Promise<void>((resolve) => {

@@ -43,10 +43,13 @@ export const endProcess = async (record: ProcessRecord, signal: NodeJS.Signals, 
 export const startProcess = async (
   command: string,
   args: string[],
-  options: SpawnOptions & { onOutput?: (text: string) => void },
+  options: SpawnOptions & { onOutput?: (text: string) => void; onSpawn?: (record: ProcessRecord) => void },
 ): Promise<{ child: ChildProcess; record: ProcessRecord; lastLines: () => string }> => {
-  const { onOutput, ...spawnOptions } = options
+  const { onOutput, onSpawn, ...spawnOptions } = options
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...spawnOptions })
+  const pid = child.pid ?? -1
+  const record = recordOf(pid) ?? { pid, started: 'ended' }
+  onSpawn?.(record)
   let tail = ''
   const keep = (chunk: Buffer): void => {
     const text = chunk.toString()
@@ -59,6 +62,5 @@ export const startProcess = async (
     child.once('spawn', resolve)
     child.once('error', reject)
   })
-  const pid = child.pid ?? -1
-  return { child, record: recordOf(pid) ?? { pid, started: 'ended' }, lastLines: () => tail.trim() }
+  return { child, record, lastLines: () => tail.trim() }
 }

@@ -3,7 +3,7 @@ import { mkdir, open, readFile, rename, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { RunningPart } from './keeper.ts'
-import { endProcess, recordOf } from './process.ts'
+import { endProcess, type ProcessRecord, recordOf } from './process.ts'
 
 /** A log larger than this is set aside at the next start; one older log is kept. */
 const LOG_MAX_BYTES = 20 * 1024 * 1024
@@ -19,6 +19,10 @@ export type Service = {
   readyTimeoutMs: number
   /** What SIGTERM may take before it is ended. */
   stopTimeoutMs: number
+  /** Told as soon as the process exists. */
+  onSpawn?: (record: ProcessRecord) => void
+  /** Ends the wait for its readiness, and the process. */
+  signal?: AbortSignal
 }
 
 const openLog = async (file: string): Promise<Awaited<ReturnType<typeof open>>> => {
@@ -59,13 +63,18 @@ export const startService = async (service: Service): Promise<RunningPart> => {
     })
     child.once('error', reject)
   })
-  await Promise.race([new Promise((resolve) => child.once('spawn', resolve)), exited])
-  await log.close()
   const pid = child.pid ?? -1
   const record = recordOf(pid) ?? { pid, started: 'ended' }
+  service.onSpawn?.(record)
+  await Promise.race([new Promise((resolve) => child.once('spawn', resolve)), exited])
+  await log.close()
   const deadline = Date.now() + service.readyTimeoutMs
   while (!(await service.isReady())) {
     if (isOver) throw new Error(`${name} ended at once:\n${await newLines(service.logFile, from)}`)
+    if (service.signal?.aborted) {
+      await endProcess(record, 'SIGTERM', service.stopTimeoutMs)
+      service.signal.throwIfAborted()
+    }
     if (Date.now() > deadline) {
       await endProcess(record, 'SIGTERM', service.stopTimeoutMs)
       throw new Error(

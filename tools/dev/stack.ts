@@ -1,21 +1,23 @@
 import path from 'node:path'
 import { createDemoGateway, type DemoGateway } from '../../demo/gateway.ts'
 import { DEMO_MODEL } from '../../demo/reply.ts'
-import { createLocalDriver } from '../../local/driver.ts'
 import { banner } from './banner.ts'
 import { demoRepository } from './demo-repository.ts'
 import { createKeeper, endOrphans, type Keeper } from './keeper.ts'
 import type { Lock } from './lock.ts'
 import { startPostgres } from './postgres.ts'
 import { say, step } from './progress.ts'
+import { removeSandboxes } from './sandboxes.ts'
 import { runToEnd, type Service, startService } from './service.ts'
 import { choosePorts, type DevSettings, type Ports } from './settings.ts'
 import { startTemporal } from './temporal.ts'
 
 /** Bundling the workflows and the first connections take seconds on a busy machine. */
 const SERVICE_READY_TIMEOUT_MS = 90_000
-/** Requests and activities in flight get their own, shorter limits within this. */
-const SERVICE_STOP_TIMEOUT_MS = 20_000
+/** Requests in flight have their own, shorter limit within this. */
+const API_STOP_TIMEOUT_MS = 20_000
+/** What a worker does not finish in this time it begins again with the next start: a person waits for this, and the sandboxes end anyway. */
+const WORKER_STOP_TIMEOUT_MS = 3_000
 const MODELS_TIMEOUT_MS = 3_000
 
 export type Stack = {
@@ -53,8 +55,9 @@ const reachable = (host: string): string =>
 const withPostgres = async ({ settings, keeper, env }: Parts): Promise<void> => {
   if (settings.given['DATABASE_URL'] !== undefined) return
   await step('Postgres', async () => {
-    await keeper.start('Postgres', async () => {
+    await keeper.start('Postgres', async (onSpawn) => {
       const postgres = await startPostgres({
+        onSpawn,
         dir: path.join(settings.dataDir, 'postgres'),
         password: settings.secrets.postgres_password,
       })
@@ -72,8 +75,9 @@ const withTemporal = async (parts: Parts): Promise<void> => {
     return
   }
   await step('Temporal server', async () => {
-    await keeper.start('Temporal', async () => {
+    await keeper.start('Temporal', async (onSpawn) => {
       const temporal = await startTemporal({
+        onSpawn,
         dbFile: path.join(settings.dataDir, 'temporal.db'),
         port: ports.temporal,
         uiPort: ports.temporalUi,
@@ -122,10 +126,10 @@ const service = ({ root, settings, env }: Parts, name: string, isReady: () => Pr
   logFile: path.join(settings.dataDir, 'logs', `${name}.log`),
   isReady,
   readyTimeoutMs: SERVICE_READY_TIMEOUT_MS,
-  stopTimeoutMs: SERVICE_STOP_TIMEOUT_MS,
+  stopTimeoutMs: name === 'worker' ? WORKER_STOP_TIMEOUT_MS : API_STOP_TIMEOUT_MS,
 })
 
-const withServices = async (parts: Parts): Promise<void> => {
+const withServices = async (parts: Parts, signal: AbortSignal): Promise<void> => {
   const { settings, ports, keeper } = parts
   await step('Migrations', async () => {
     await runToEnd(service(parts, 'migrate', () => Promise.resolve(true)))
@@ -136,11 +140,11 @@ const withServices = async (parts: Parts): Promise<void> => {
   const worker = service(parts, 'worker', () => answers(`http://${host}:${ports.workerMetrics}/healthz`))
   const started = await Promise.allSettled([
     step('Worker', async () => {
-      await keeper.start('worker', () => startService(worker))
+      await keeper.start('worker', (onSpawn) => startService({ ...worker, onSpawn, signal }))
       return 'sandboxes are processes of this machine, without isolation'
     }),
     step('API', async () => {
-      await keeper.start('api', () => startService(api))
+      await keeper.start('api', (onSpawn) => startService({ ...api, onSpawn, signal }))
       return `port ${settings.port}`
     }),
   ])
@@ -162,29 +166,21 @@ const baseEnv = async (settings: DevSettings, ports: Ports): Promise<Record<stri
   WORKER_METRICS_PORT: String(ports.workerMetrics),
 })
 
-/** Sandboxes outlive API and worker, but not `npm start`. */
-const removeSandboxes = async ({ settings }: Parts): Promise<void> => {
-  const dir = path.resolve(settings.given['LOCAL_SANDBOX_DIR'] ?? path.join(settings.dataDir, 'sandboxes'))
-  const driver = createLocalDriver({
-    dir,
-    host: '127.0.0.1',
-    listen: '127.0.0.1',
-    searchPath: '',
-    harnessDir: () => undefined,
-  })
-  await driver.removeAll()
-}
+const removeOwnSandboxes = ({ settings }: Parts): Promise<void> =>
+  removeSandboxes(path.resolve(settings.given['LOCAL_SANDBOX_DIR'] ?? path.join(settings.dataDir, 'sandboxes')))
 
 const stopParts = async (parts: Parts): Promise<void> => {
   const { keeper, gateway } = parts
-  const attempt = (what: string, work: () => Promise<unknown>): Promise<unknown> =>
-    work().catch((error: unknown) => say(`${what}: ${Error.isError(error) ? error.message : String(error)}`))
-  await attempt('API', () => keeper.stop('api'))
-  await attempt('Worker', () => keeper.stop('worker'))
-  await attempt('Sandboxes', () => removeSandboxes(parts))
-  await attempt('Demo model', async () => gateway?.close())
-  await attempt('Temporal', () => keeper.stop('Temporal'))
-  await attempt('Postgres', () => keeper.stop('Postgres'))
+  const ending = (what: string, work: () => Promise<unknown>): Promise<unknown> =>
+    step(what, () => work().then(() => 'ended')).catch((error: unknown) =>
+      say(`${what}: ${Error.isError(error) ? error.message : String(error)}`),
+    )
+  if (keeper.has('api')) await ending('API', () => keeper.stop('api'))
+  if (keeper.has('worker')) await ending('Worker', () => keeper.stop('worker'))
+  await ending('Sandboxes', () => removeOwnSandboxes(parts))
+  await gateway?.close()
+  if (keeper.has('Temporal')) await ending('Temporal server', () => keeper.stop('Temporal'))
+  if (keeper.has('Postgres')) await ending('Postgres', () => keeper.stop('Postgres'))
 }
 
 /**
@@ -210,7 +206,7 @@ export const startStack = async (options: {
     const servers = await Promise.allSettled([withPostgres(parts), withTemporal(parts), withModel(parts)])
     for (const part of servers) if (part.status === 'rejected') throw part.reason
     signal.throwIfAborted()
-    await withServices(parts)
+    await withServices(parts, signal)
     signal.throwIfAborted()
   } catch (error) {
     await stop()
@@ -231,6 +227,7 @@ export const startStack = async (options: {
     banner({
       url,
       metricsUrl: `http://${host}:${ports.metrics}/metrics`,
+      workerMetricsUrl: `http://${host}:${ports.workerMetrics}/metrics`,
       temporalUiUrl: parts.temporalUiUrl,
       masterKey: env['MASTER_KEY'] ?? '',
       model: await exampleModel(parts),

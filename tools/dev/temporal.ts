@@ -24,6 +24,8 @@ export type TemporalOptions = {
   uiPort?: number | null
   namespaces?: string[]
   onOutput?: (text: string) => void
+  /** Told as soon as the process exists. */
+  onSpawn?: (record: ProcessRecord) => void
 }
 
 export type RunningTemporal = {
@@ -70,6 +72,7 @@ export const startTemporal = async (options: TemporalOptions = {}): Promise<Runn
   const { child, record, lastLines } = await startProcess(cli, args, {
     detached: true,
     ...(options.onOutput === undefined ? {} : { onOutput: options.onOutput }),
+    ...(options.onSpawn === undefined ? {} : { onSpawn: options.onSpawn }),
   })
   let isOver = false
   const exited = new Promise<void>((resolve) => {
@@ -94,7 +97,7 @@ export const startTemporal = async (options: TemporalOptions = {}): Promise<Runn
   return {
     address: `127.0.0.1:${port}`,
     port,
-    uiUrl: uiPort === null ? null : `http://127.0.0.1:${uiPort}`,
+    uiUrl: uiPort === null ? null : `http://localhost:${uiPort}`,
     uiPort,
     record,
     exited,
