@@ -108,3 +108,5 @@ await main().catch((error: unknown) => {
   console.error(`The worker could not start: ${errorText(error)}`)
   process.exit(1)
 })
+// Whatever an abandoned activity still holds, such as a connection, must not keep the process.
+process.exit()
