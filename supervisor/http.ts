@@ -6,16 +6,23 @@ import { AppError } from '../domain/errors.ts'
 const bodyMaxBytes = 64 * 1024 * 1024
 
 /** @throws AppError `too_large` */
-export const readBody = async (request: IncomingMessage): Promise<Buffer> => {
-  const chunks: Buffer[] = []
-  let size = 0
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    size += chunk.length
-    if (size > bodyMaxBytes) throw new AppError('too_large', `a body may have ${bodyMaxBytes} bytes`)
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks)
-}
+export const readBody = (request: IncomingMessage): Promise<Buffer> =>
+  new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    let size = 0
+    request.on('data', (chunk: Buffer) => {
+      size += chunk.length
+      if (size <= bodyMaxBytes) chunks.push(chunk)
+      else {
+        // The rest is read and dropped: nobody sees an answer over a connection that breaks while it is being written to.
+        chunks.length = 0
+        reject(new AppError('too_large', `a body may have at most ${bodyMaxBytes} bytes`))
+      }
+    })
+    request.once('end', () => resolve(Buffer.concat(chunks)))
+    request.once('error', reject)
+    request.once('close', () => reject(new AppError('bad_request', 'the body broke off')))
+  })
 
 const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
 

@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import type { JournalEntry } from '../domain/supervisor-protocol.ts'
 
 type Distributed<T> = T extends unknown ? Omit<T, 'seq' | 'at'> : never
@@ -21,8 +21,9 @@ export type Journal = {
   close(): void
 }
 
-/** Recent entries kept in memory; whoever is further behind reads the file. */
+/** Recent entries kept in memory, in number and characters; whoever is further behind reads the file. */
 const recentMax = 1_000
+const recentCharsMax = 4 * 1024 * 1024
 
 export const openJournal = (file: string): Journal => {
   /** `ends[seq]`: offset in the file behind that entry. */
@@ -38,7 +39,10 @@ export const openJournal = (file: string): Journal => {
       note(JSON.parse(line) as JournalEntry)
     }
   const fd = openSync(file, 'a+', 0o600)
+  // A line that a dying supervisor did not finish was never told to anybody.
+  ftruncateSync(fd, ends.at(-1))
   const recent: JournalLine[] = []
+  let recentChars = 0
   let waiting: (() => void)[] = []
   const lastSeq = (): number => ends.length - 1
 
@@ -64,7 +68,8 @@ export const openJournal = (file: string): Journal => {
       ends.push(ends.at(-1)! + bytes.length)
       note(entry)
       recent.push({ seq, json })
-      if (recent.length > recentMax) recent.shift()
+      recentChars += json.length
+      while (recent.length > recentMax || recentChars > recentCharsMax) recentChars -= recent.shift()?.json.length ?? 0
       const woken = waiting
       waiting = []
       for (const wake of woken) wake()

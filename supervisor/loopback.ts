@@ -7,6 +7,7 @@ import type { TurnUsage } from '../domain/turn.ts'
 import { readBody, sameSecret, writeSlowly } from './http.ts'
 import { lineSplitter } from './log.ts'
 import { type Gateway, forward } from './upstream.ts'
+import { type Tokens, later, usageIn } from './usage.ts'
 import { type ChatRequest, hasToolResult, warmUpReply } from './warm-up.ts'
 
 /** The one model a harness knows; the loopback puts the real name in its place. */
@@ -29,26 +30,16 @@ export type Loopback = {
   close(): Promise<void>
 }
 
+const CHAT = '/v1/chat/completions'
 /** What is forwarded. The key may open more on the gateway, and the harness runs whatever the model says. */
-const FORWARDED = new Set(['/v1/chat/completions', '/v1/responses', '/v1/messages', '/v1/messages/count_tokens'])
+const FORWARDED = new Set([CHAT, '/v1/responses', '/v1/messages', '/v1/messages/count_tokens'])
 
 /** A gateway that is being restarted is given these pauses before a turn fails for it. */
 const retryPausesMs = [200, 800]
 
-type Tokens = { prompt_tokens?: number; completion_tokens?: number }
-
-const count = (traffic: TurnTraffic, tokens: Tokens | null | undefined): void => {
-  traffic.usage.input_tokens += tokens?.prompt_tokens ?? 0
-  traffic.usage.output_tokens += tokens?.completion_tokens ?? 0
-}
-
-const usageIn = (json: string): Tokens | null => {
-  if (!json.includes('"usage"')) return null
-  try {
-    return (JSON.parse(json) as { usage?: Tokens | null }).usage ?? null
-  } catch {
-    return null
-  }
+const count = (traffic: TurnTraffic, tokens: Tokens | null): void => {
+  traffic.usage.input_tokens += tokens?.input ?? 0
+  traffic.usage.output_tokens += tokens?.output ?? 0
 }
 
 const json = (response: ServerResponse, status: number, body: object): void => {
@@ -63,7 +54,7 @@ const passOn = async (answer: IncomingMessage, response: ServerResponse, traffic
   const whole: Buffer[] = []
   let tokens: Tokens | null = null
   const hear = lineSplitter((line) => {
-    if (line.startsWith('data: ')) tokens = usageIn(line.slice(6)) ?? tokens
+    if (line.startsWith('data: ')) tokens = later(tokens, usageIn(line.slice(6)))
   })
   const decoder = new TextDecoder()
   for await (const bytes of answer as AsyncIterable<Buffer>) {
@@ -83,8 +74,9 @@ const parsed = (body: Buffer): ChatRequest | null => {
   }
 }
 
-const rewritten = (request: ChatRequest, model: string): Buffer => {
-  const streaming = request.stream === true ? { stream_options: { include_usage: true } } : {}
+const rewritten = (path: string, request: ChatRequest, model: string): Buffer => {
+  // Only this dialect has to be asked for the usage of a stream.
+  const streaming = path === CHAT && request.stream === true ? { stream_options: { include_usage: true } } : {}
   return Buffer.from(JSON.stringify({ ...request, ...streaming, model }))
 }
 
@@ -112,15 +104,16 @@ const relay = async (
   const { traffic, body, log } = own
   traffic.usage.requests += 1
   const chat = parsed(body)
+  const path = request.url ?? '/'
   const gone = new AbortController()
   response.once('close', () => gone.abort())
   let answer: IncomingMessage
   try {
     answer = await ask(to, {
       method: request.method ?? 'POST',
-      path: request.url ?? '/',
+      path,
       contentType: request.headers['content-type'] ?? 'application/json',
-      body: chat === null ? body : rewritten(chat, model),
+      body: chat === null ? body : rewritten(path, chat, model),
       signal: gone.signal,
     })
   } catch (error) {

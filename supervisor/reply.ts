@@ -1,7 +1,8 @@
 import type { MessagePart, TurnReply } from '../domain/turn.ts'
 import type { HarnessEvent } from './harness.ts'
 
-type Properties = { sessionID?: string; info?: Info; part?: Part }
+type Properties = { sessionID?: string; messageID?: string; info?: Info; part?: Part }
+type Delta = { messageID?: string; partID?: string; field?: string; delta?: string }
 type Info = { id?: string; sessionID?: string; role?: string; modelID?: string; model?: { modelID?: string } }
 type Part = { id?: string; messageID?: string; sessionID?: string; type?: string }
 
@@ -9,6 +10,12 @@ type Part = { id?: string; messageID?: string; sessionID?: string; type?: string
 export const conversationOf = (event: HarnessEvent): string | null => {
   const { sessionID, info, part } = event.properties as Properties
   return sessionID ?? part?.sessionID ?? info?.sessionID ?? null
+}
+
+/** The message an event is about, or null. */
+export const messageOf = (event: HarnessEvent): string | null => {
+  const { messageID, info, part } = event.properties as Properties
+  return messageID ?? part?.messageID ?? (event.type.startsWith('message.') ? info?.id : undefined) ?? null
 }
 
 /** The harness knows one model by a name of ours; readers see the real one. */
@@ -40,8 +47,13 @@ export const createReplyCollector = () => {
       if (type === 'message.updated' && info?.id !== undefined && info.role === 'assistant') infos.set(info.id, info)
       if (type === 'message.part.updated' && part?.id !== undefined && part.messageID !== undefined) {
         const own = parts.get(part.messageID) ?? new Map<string, MessagePart>()
-        own.set(part.id, part as MessagePart)
+        own.set(part.id, { ...part } as MessagePart)
         parts.set(part.messageID, own)
+      }
+      if (type === 'message.part.delta') {
+        const { messageID, partID, field = '', delta = '' } = properties as Delta
+        const own = parts.get(messageID ?? '')?.get(partID ?? '')
+        if (own !== undefined) own[field] = `${typeof own[field] === 'string' ? own[field] : ''}${delta}`
       }
       if (type === 'message.part.removed') {
         const { messageID, partID } = properties as { messageID?: string; partID?: string }

@@ -2,9 +2,9 @@ import http from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { AppError, type ErrorCode, errorText, isAppError } from '../domain/errors.ts'
-import type { BindRequest, TurnRequest } from '../domain/supervisor-protocol.ts'
 import { readBody, sameSecret, writeSlowly } from './http.ts'
 import type { Journal } from './journal.ts'
+import { asBindRequest, asInterruptRequest, asTurnRequest } from './requests.ts'
 import type { Supervisor } from './supervisor.ts'
 
 const heartbeatMs = 5_000
@@ -27,13 +27,15 @@ const send = (response: ServerResponse, status: number, body: object): void => {
 const sendError = (response: ServerResponse, error: unknown): void => {
   const known = isAppError(error) ? error : null
   const code = (known?.cause as { code?: string } | undefined)?.code ?? known?.code ?? 'internal'
-  send(response, STATUS[known?.code ?? 'internal'] ?? 500, { error: { code, message: errorText(error) } })
+  const details = known?.details
+  const status = STATUS[known?.code ?? 'internal'] ?? 500
+  send(response, status, { error: { code, message: errorText(error), ...(details === undefined ? {} : { details }) } })
 }
 
-const parsed = async <T>(request: IncomingMessage): Promise<T> => {
+const parsed = async (request: IncomingMessage): Promise<unknown> => {
   const text = (await readBody(request)).toString('utf8')
   try {
-    return JSON.parse(text === '' ? '{}' : text) as T
+    return JSON.parse(text === '' ? '{}' : text) as unknown
   } catch {
     throw new AppError('bad_request', 'the body is not JSON')
   }
@@ -86,12 +88,12 @@ export const listen = async (
     if (!known) throw new AppError('unauthorized', 'wrong token')
     switch (`${request.method} ${url.pathname}`) {
       case 'POST /bind':
-        return send(response, 200, await supervisor.bind(await parsed<BindRequest>(request)))
+        return send(response, 200, await supervisor.bind(asBindRequest(await parsed(request))))
       case 'POST /turns':
-        supervisor.startTurn(await parsed<TurnRequest>(request))
+        supervisor.startTurn(asTurnRequest(await parsed(request)))
         return send(response, 202, {})
       case 'POST /interrupt':
-        await supervisor.interrupt((await parsed<{ turn_id?: string }>(request)).turn_id)
+        await supervisor.interrupt(asInterruptRequest(await parsed(request)).turn_id)
         return send(response, 202, {})
       case 'GET /events':
         return streamJournal(supervisor.journal, cursor(url.searchParams.get('after') ?? '0'), response)

@@ -1,18 +1,15 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
-import path from 'node:path'
-import { pathToFileURL } from 'node:url'
 import { errorText } from '../domain/errors.ts'
 import type { BindReply, BindRequest, Health, SupervisorConfig, TurnRequest } from '../domain/supervisor-protocol.ts'
 import type { TurnReply } from '../domain/turn.ts'
 import { createBinding, refused } from './binding.ts'
 import { boot } from './boot.ts'
-import type { Harness, HarnessContext, HarnessExit, HarnessManifest } from './harness.ts'
-import { type Journal, openJournal } from './journal.ts'
-import { createLifecycle } from './lifecycle.ts'
-import { type Log, createLog } from './log.ts'
-import { LOOPBACK_MODEL, startLoopback } from './loopback.ts'
+import type { HarnessExit } from './harness.ts'
+import type { Journal } from './journal.ts'
+import type { Log } from './log.ts'
+import { type Parts, createHarness, createParts } from './parts.ts'
 import { withModelName } from './reply.ts'
-import { type Conversation, type Turns, createTurns } from './turns.ts'
+import { createRestarter } from './restarter.ts'
+import { type Conversation, type Turns, closeLostTurns, createTurns } from './turns.ts'
 import { BootError } from './workspace.ts'
 
 /**
@@ -36,6 +33,7 @@ export type Supervisor = {
   messages: () => Promise<TurnReply[]>
   /** Writes `state.json` with the port on which it listens. */
   listening: (port: number) => void
+  /** Ends the harness and every process that came from it. */
   stop: () => Promise<void>
 }
 
@@ -47,87 +45,14 @@ export type SupervisorOptions = {
   onDead: () => void
 }
 
-/** Clean but for what tools need: nothing of the machine's own environment reaches a harness. */
-const environment = (config: SupervisorConfig, given: Record<string, string>): Record<string, string> => ({
-  LANG: 'C.UTF-8',
-  SHELL: '/bin/bash',
-  TERM: 'dumb',
-  ...config.env,
-  ...given,
-  LAP_SANDBOX_ID: config.sandbox_id,
-})
-
-const loadHarness = async (folder: string): Promise<HarnessManifest> => {
-  const loaded = (await import(pathToFileURL(path.join(folder, 'manifest.ts')).href)) as { default: HarnessManifest }
-  return loaded.default
-}
-
 const exitText = ({ code, signal }: HarnessExit): string => `the harness ended: code ${code}, signal ${signal}`
 
-/** Starts a bound session's harness again after it has died; whoever needs it waits for `runs`, and tries once more if that failed. */
-const createRestarter = (start: () => Promise<void>, log: Log, onRestarted: () => void) => {
-  let count = 0
-  let running: Promise<void> = Promise.resolve()
-  const once = async (): Promise<void> => {
-    try {
-      await start()
-    } catch (error) {
-      log.write(`the harness does not start again: ${errorText(error)}`)
-      throw error
-    }
-    count += 1
-    onRestarted()
-  }
-  const restart = (): Promise<void> => {
-    running = once()
-    running.catch(() => undefined)
-    return running
-  }
-  return { count: () => count, restart, runs: (): Promise<void> => running.catch(restart) }
-}
+type Bound = { turns: Turns; conversation: Conversation }
 
-/** The folders and files of a sandbox. */
-const prepareLayout = (dir: string) => {
-  const [home, tmp] = [path.join(dir, 'home'), path.join(dir, 'tmp')]
-  const bashEnv = path.join(dir, 'session.env')
-  for (const folder of [home, tmp]) mkdirSync(folder, { recursive: true })
-  writeFileSync(bashEnv, '', { mode: 0o600 })
-  return { home, tmp, bashEnv, workspace: path.join(dir, 'workspace'), journal: path.join(dir, 'journal.jsonl') }
-}
-
-const createParts = async (config: SupervisorConfig, options: SupervisorOptions) => {
-  const files = prepareLayout(config.dir)
-  const log = createLog(options.out)
-  return {
-    identity: { sandbox_id: config.sandbox_id, template_hash: config.template_hash },
-    workspace: files.workspace,
-    bashEnv: files.bashEnv,
-    home: files.home,
-    env: environment(config, { PATH: options.path, HOME: files.home, TMPDIR: files.tmp, BASH_ENV: files.bashEnv }),
-    log,
-    journal: openJournal(files.journal),
-    lifecycle: createLifecycle(config.dir),
-    loopback: await startLoopback(log.write),
-  }
-}
-
-type Parts = Awaited<ReturnType<typeof createParts>>
-
-const createHarness = async (
-  config: SupervisorConfig,
-  { workspace, home, env, loopback, log }: Parts,
-  listeners: Pick<HarnessContext, 'onEvent' | 'onExit'>,
-): Promise<Harness> => {
-  const manifest = await loadHarness(config.harness.dir)
-  const gateway = { url: loopback.url, key: loopback.key, model: LOOPBACK_MODEL }
-  return manifest.create({ dir: config.harness.dir, workspace, home, env, gateway, log: log.write, ...listeners })
-}
-
-export const createSupervisor = async (config: SupervisorConfig, options: SupervisorOptions): Promise<Supervisor> => {
-  const parts = await createParts(config, options)
-  const { journal, lifecycle, log } = parts
-  let bound: { turns: Turns; conversation: Conversation } | null = null
-  let spare: string | null = null
+/** The harness with everything that holds it: what it says goes to the bound session, and when it dies it is started again. */
+const createHeldHarness = async (config: SupervisorConfig, parts: Parts, onDead: () => void) => {
+  const { journal, lifecycle, log, marks } = parts
+  let bound: Bound | null = null
   let stopping = false
 
   const onExit = (exit: HarnessExit): void => {
@@ -136,33 +61,65 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
     log.write(exitText(exit))
     if (bound === null) {
       lifecycle.fail(new BootError('harness_exited', `${exitText(exit)}\n${exit.tail.join('\n')}`))
-      return options.onDead()
+      return onDead()
     }
     journal.append({ type: 'harness_exited', turn_id: bound.turns.running(), ...exit })
-    // After the dead turn has been closed, so that the journal tells it in order.
-    setImmediate(() => void restarter.restart().catch(() => undefined))
+    restarter.died()
   }
-  const harness = await createHarness(config, parts, { onEvent: (event) => bound?.turns.hear(event), onExit })
-  const restarter = createRestarter(
-    () => harness.start(),
-    log,
-    () => void journal.append({ type: 'harness_restarted' }),
-  )
+  const harness = await createHarness(config.harness, parts, { onEvent: (event) => bound?.turns.hear(event), onExit })
+  const restarter = createRestarter({
+    async start() {
+      await marks.endHarness()
+      await harness.start()
+    },
+    onRestarted: () => void journal.append({ type: 'harness_restarted' }),
+    log: log.write,
+  })
+  const killHarness = async (): Promise<void> => {
+    await harness.stop()
+    onExit({ code: null, signal: 'SIGKILL', tail: [] })
+  }
+  return {
+    harness,
+    bound: () => bound,
+    give(conversation: Conversation): void {
+      const deps = { ...parts, harness, harnessRuns: restarter.needed, killHarness, log: log.write }
+      bound = { conversation, turns: createTurns(conversation, deps) }
+    },
+    health: (): Health['harness'] => ({
+      id: config.harness.id,
+      running: !stopping && lifecycle.read().state !== 'failed' && restarter.isUp(),
+      pid: harness.pid(),
+      restarts: restarter.count(),
+    }),
+    async stop(): Promise<void> {
+      stopping = true
+      await harness.stop()
+      await marks.endAll()
+    },
+  }
+}
+
+/** @throws Error when the harness cannot be loaded, after it has entered `failed` */
+export const createSupervisor = async (config: SupervisorConfig, options: SupervisorOptions): Promise<Supervisor> => {
+  const parts = await createParts(config, options.path, options.out)
+  const { journal, lifecycle, log, loopback } = parts
+  closeLostTurns(journal)
+  const held = await createHeldHarness(config, parts, options.onDead).catch((error: unknown) => {
+    lifecycle.fail(new BootError('harness_exited', `the harness cannot be loaded: ${errorText(error)}`))
+    throw error
+  })
+  const { harness } = held
+  let spare: string | null = null
+
   const binding = createBinding({
     ...parts,
     harness,
     spare: () => spare,
-    onBound({ prompt, model }, id) {
-      const conversation = { id, system: prompt, model }
-      const killHarness = async (): Promise<void> => {
-        await harness.stop()
-        onExit({ code: null, signal: 'SIGKILL', tail: [] })
-      }
-      const deps = { ...parts, harness, harnessRuns: restarter.runs, killHarness, log: log.write }
-      bound = { conversation, turns: createTurns(conversation, deps) }
-    },
+    onBound: ({ prompt, model }, { id, hidden }) => held.give({ id, system: prompt, model, hidden }),
   })
-  const needBound = (): NonNullable<typeof bound> => {
+  const needBound = (): Bound => {
+    const bound = held.bound()
     if (bound === null) throw refused('not_bound', 'the sandbox is not bound to a session')
     return bound
   }
@@ -174,11 +131,12 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
       spare = await boot({ ...parts, config, harness })
     },
     health: () => ({
-      ...parts.identity,
+      sandbox_id: config.sandbox_id,
+      template_hash: config.template_hash,
       ...lifecycle.read(),
       epoch: binding.epoch(),
-      harness: { id: config.harness.id, running: !stopping, pid: harness.pid(), restarts: restarter.count() },
-      running_turn: bound?.turns.running() ?? null,
+      harness: held.health(),
+      running_turn: held.bound()?.turns.running() ?? null,
       journal_seq: journal.lastSeq(),
     }),
     bind: async (request) => binding.bind(request),
@@ -187,12 +145,16 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
     async messages() {
       const { conversation } = needBound()
       const thread = await harness.messages(conversation.id)
-      return thread.map(({ info, parts }) => ({ info: withModelName(info, conversation.model), parts }))
+      return thread
+        .filter(({ info }) => !conversation.hidden.has(String(info['id'])))
+        .map(({ info, parts }) => ({ info: withModelName(info, conversation.model), parts }))
     },
     listening: lifecycle.listening,
     async stop() {
-      stopping = true
-      await Promise.all([harness.stop(), parts.loopback.close()])
+      await Promise.all([
+        held.stop().catch((error: unknown) => log.write(`stop: ${errorText(error)}`)),
+        loopback.close(),
+      ])
       journal.close()
     },
   }

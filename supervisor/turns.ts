@@ -3,10 +3,16 @@ import type { TurnRequest, TurnResult } from '../domain/supervisor-protocol.ts'
 import type { Harness, HarnessEvent } from './harness.ts'
 import type { Journal } from './journal.ts'
 import type { Loopback, TurnTraffic } from './loopback.ts'
-import { conversationOf, createReplyCollector, withModelNameInEvent } from './reply.ts'
+import { conversationOf, createReplyCollector, messageOf, withModelNameInEvent } from './reply.ts'
 
 /** What a bind has settled for all turns. */
-export type Conversation = { id: string; system: string | null; model: string }
+export type Conversation = {
+  id: string
+  system: string | null
+  model: string
+  /** Messages that nobody said: the history of a moved session, told to its new harness. */
+  hidden: Set<string>
+}
 
 /** Runs the turns of a bound session: one at a time, each id once, everything the harness says into the journal. */
 export type Turns = {
@@ -52,6 +58,17 @@ const resultOf = ({ turn, traffic, harnessError, gone }: Outcome): TurnResult =>
   if (harnessError !== null)
     return { status: 'failed', reply, error: { code: 'harness_error', message: harnessError }, usage }
   return { status: 'done', reply, error: null, usage }
+}
+
+/** Turns that were running when an earlier supervisor of this sandbox died: nobody will end them any more. */
+export const closeLostTurns = (journal: Journal): void => {
+  const message = 'the supervisor of the sandbox ended while the turn ran'
+  const usage = { input_tokens: 0, output_tokens: 0, requests: 0 }
+  for (const [turn_id, over] of journal.turns()) {
+    if (over) continue
+    const error = { code: 'harness_exited' as const, message }
+    journal.append({ type: 'turn_finished', turn_id, result: { status: 'failed', reply: null, error, usage } })
+  }
 }
 
 export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns => {
@@ -100,7 +117,7 @@ export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns 
       })
     },
     hear(event) {
-      if (conversationOf(event) !== conversation.id) return
+      if (conversationOf(event) !== conversation.id || conversation.hidden.has(messageOf(event) ?? '')) return
       const named = withModelNameInEvent(event, running?.model ?? conversation.model)
       running?.collector.hear(named)
       journal.append({ type: 'harness', turn_id: running?.id ?? null, event: named })

@@ -16,6 +16,8 @@ export class BootError extends Error {
 }
 
 const tailLines = 20
+/** From the end of a command to the last of what it wrote. */
+const lastWordsMs = 500
 
 type Command = { command: string; args: string[]; cwd: string; env: Record<string, string> }
 
@@ -31,9 +33,15 @@ const run = (log: Log, { command, args, cwd, env }: Command): Promise<{ code: nu
     const child = spawn(command, args, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
     for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', hear)
     child.once('error', (error) => resolve({ code: null, tail: error.message }))
-    child.once('close', (code) => {
-      hear('\n')
-      resolve({ code, tail: tail.join('\n') })
+    child.once('exit', (code, signal) => {
+      const done = (): void => {
+        clearTimeout(timer)
+        hear('\n')
+        resolve({ code, tail: [...tail, ...(signal === null ? [] : [`ended by ${signal}`])].join('\n') })
+      }
+      // What it has left running in the background may hold its output open for ever.
+      const timer = setTimeout(done, lastWordsMs)
+      child.once('close', done)
     })
   })
 

@@ -15,8 +15,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 export type ScriptedModel = AsyncDisposable & {
   url: string
   key: string
-  /** Bodies of the chat requests so far, with their arrival by `performance.now()`. */
-  requests: (ChatRequest & { at: number; authorization: string })[]
+  /** Bodies of the chat requests so far, with their arrival by `performance.now()`; `closed` when the answer has ended, or was cut off. */
+  requests: (ChatRequest & { at: number; authorization: string; closed: Promise<unknown> })[]
   /** Ends all connections and listens no more. */
   close(): Promise<void>
 }
@@ -60,7 +60,9 @@ const answer = async (request: ChatRequest, response: ServerResponse): Promise<v
   }
   const end = (finish: string): void => {
     chunk({}, finish)
-    response.write(`data: ${JSON.stringify({ id: 'scripted', object: 'chat.completion.chunk', choices: [], usage })}\n\n`)
+    response.write(
+      `data: ${JSON.stringify({ id: 'scripted', object: 'chat.completion.chunk', choices: [], usage })}\n\n`,
+    )
     response.end('data: [DONE]\n\n')
   }
   for (const { verb, rest } of steps) {
@@ -104,7 +106,7 @@ export const startScriptedModel = async (key = 'real-gateway-key'): Promise<Scri
     const authorization = request.headers.authorization ?? ''
     if (authorization !== `Bearer ${key}`) return void response.writeHead(401).end('{"error":{"message":"wrong key"}}')
     const body = await readJson(request)
-    requests.push({ ...body, at, authorization })
+    requests.push({ ...body, at, authorization, closed: once(response, 'close') })
     await answer(body, response)
   }
   const server = createServer((request, response) => void handle(request, response).catch(() => response.destroy()))

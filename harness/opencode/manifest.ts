@@ -1,5 +1,5 @@
 import type { HarnessManifest } from '../../supervisor/harness.ts'
 import { createOpencode } from './driver.ts'
 
-const manifest: HarnessManifest = { id: 'opencode', name: 'opencode', supportsTui: true, create: createOpencode }
+const manifest: HarnessManifest = { id: 'opencode', name: 'opencode', supportsTui: false, create: createOpencode }
 export default manifest

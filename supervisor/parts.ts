@@ -1,0 +1,80 @@
+import { randomUUID } from 'node:crypto'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { pathToFileURL } from 'node:url'
+import type { SupervisorConfig } from '../domain/supervisor-protocol.ts'
+import type { Harness, HarnessContext, HarnessManifest } from './harness.ts'
+import { openJournal } from './journal.ts'
+import { endLeftovers } from './leftovers.ts'
+import { createLifecycle } from './lifecycle.ts'
+import { type Log, createLog } from './log.ts'
+import { LOOPBACK_MODEL, startLoopback } from './loopback.ts'
+
+/** The folders and files of a sandbox. */
+const prepareLayout = (dir: string) => {
+  const [home, tmp] = [path.join(dir, 'home'), path.join(dir, 'tmp')]
+  const bashEnv = path.join(dir, 'session.env')
+  for (const folder of [home, tmp]) mkdirSync(folder, { recursive: true })
+  writeFileSync(bashEnv, '', { mode: 0o600 })
+  return { home, tmp, bashEnv, workspace: path.join(dir, 'workspace'), journal: path.join(dir, 'journal.jsonl') }
+}
+
+/** Clean but for what tools need: nothing of the machine's own environment reaches a harness. */
+const environment = (config: SupervisorConfig, given: Record<string, string>): Record<string, string> => ({
+  LANG: 'C.UTF-8',
+  SHELL: '/bin/bash',
+  TERM: 'dumb',
+  ...config.env,
+  ...given,
+  LAP_SANDBOX_ID: config.sandbox_id,
+})
+
+/** Marks by which processes are found again: those of the sandbox, and among them those of the harness. */
+const createMarks = () => {
+  const own = randomUUID()
+  return {
+    sandbox: { LAP_SUPERVISOR: own },
+    harness: { LAP_HARNESS: own },
+    endHarness: (): Promise<void> => endLeftovers(`LAP_HARNESS=${own}`),
+    endAll: (): Promise<void> => endLeftovers(`LAP_SUPERVISOR=${own}`),
+  }
+}
+
+export type Parts = Awaited<ReturnType<typeof createParts>>
+
+/** What a supervisor is put together from, before there is a harness. @param searchPath `PATH` of set-up command, harness and tools */
+export const createParts = async (config: SupervisorConfig, searchPath: string, out: (text: string) => void) => {
+  const { home, tmp, bashEnv, workspace, journal } = prepareLayout(config.dir)
+  const log: Log = createLog(out)
+  const marks = createMarks()
+  const given = { PATH: searchPath, HOME: home, TMPDIR: tmp, BASH_ENV: bashEnv, ...marks.sandbox }
+  return {
+    workspace,
+    bashEnv,
+    home,
+    env: environment(config, given),
+    log,
+    marks,
+    journal: openJournal(journal),
+    lifecycle: createLifecycle(config.dir),
+    loopback: await startLoopback(log.write),
+  }
+}
+
+export const createHarness = async (
+  { id, dir }: SupervisorConfig['harness'],
+  { workspace, home, env, marks, loopback, log }: Parts,
+  listeners: Pick<HarnessContext, 'onEvent' | 'onExit'>,
+): Promise<Harness> => {
+  const loaded = (await import(pathToFileURL(path.join(dir, 'manifest.ts')).href)) as { default: HarnessManifest }
+  if (loaded.default.id !== id) throw new Error(`the harness in ${dir} is ${loaded.default.id}, not ${id}`)
+  return loaded.default.create({
+    dir,
+    workspace,
+    home,
+    env: { ...env, ...marks.harness },
+    gateway: { url: loopback.url, key: loopback.key, model: LOOPBACK_MODEL },
+    log: log.write,
+    ...listeners,
+  })
+}

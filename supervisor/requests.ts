@@ -1,0 +1,132 @@
+import { AppError, type ErrorDetail } from '../domain/errors.ts'
+import type { BindRequest, TurnRequest } from '../domain/supervisor-protocol.ts'
+
+/** What callers may send. Larger than what the platform's own API lets through, small enough that no caller can fill the sandbox' memory. */
+const LIMITS = {
+  nameChars: 500,
+  secretChars: 8_192,
+  promptChars: 1_000_000,
+  envNames: 500,
+  envValueChars: 131_072,
+  files: 1_000,
+  pathChars: 1_024,
+  fileBase64Chars: 14 * 1024 * 1024,
+  historyEntries: 10_000,
+  historyTextChars: 1_000_000,
+  parts: 200,
+  partTextChars: 2_000_000,
+}
+
+type Fields = Record<string, unknown>
+
+/** Names every field that is wrong. */
+const createChecks = () => {
+  const problems: ErrorDetail[] = []
+  const say = (path: string, message: string): void => void problems.push({ path, message })
+  const text = (path: string, value: unknown, limits: { max: number; min?: number }): void => {
+    if (typeof value !== 'string') return say(path, 'must be a string')
+    if (value.length < (limits.min ?? 0)) say(path, 'must not be empty')
+    if (value.length > limits.max) say(path, `must have at most ${limits.max} characters`)
+  }
+  const object = (path: string, value: unknown): Fields => {
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Fields
+    say(path, 'must be an object')
+    return {}
+  }
+  const list = (path: string, value: unknown, max: number): unknown[] => {
+    if (!Array.isArray(value)) say(path, 'must be a list')
+    else if (value.length > max) say(path, `must have at most ${max} entries`)
+    else return value
+    return []
+  }
+  const done = (): void => {
+    const [first] = problems
+    if (first === undefined) return
+    throw new AppError('invalid', `${first.path}: ${first.message}`, { details: problems.slice(0, 20) })
+  }
+  return { say, text, object, list, done }
+}
+
+type Checks = ReturnType<typeof createChecks>
+
+const checkEnv = ({ say, text, object }: Checks, value: unknown): void => {
+  const entries = Object.entries(object('env', value))
+  if (entries.length > LIMITS.envNames) return say('env', `must have at most ${LIMITS.envNames} names`)
+  for (const [name, content] of entries) {
+    if (!/^[A-Za-z_][A-Za-z0-9_]{0,254}$/.test(name)) say(`env.${name.slice(0, 100)}`, 'is no name of a variable')
+    text(`env.${name.slice(0, 100)}`, content, { max: LIMITS.envValueChars })
+    if (typeof content === 'string' && content.includes('\0')) say(`env.${name}`, 'must not hold NUL')
+  }
+}
+
+const checkFiles = ({ say, text, object, list }: Checks, value: unknown): void => {
+  for (const [i, entry] of list('files', value, LIMITS.files).entries()) {
+    const { path, content_base64 } = object(`files[${i}]`, entry)
+    text(`files[${i}].path`, path, { min: 1, max: LIMITS.pathChars })
+    text(`files[${i}].content_base64`, content_base64, { max: LIMITS.fileBase64Chars })
+    if (typeof content_base64 === 'string' && !/^[A-Za-z0-9+/]*={0,2}$/.test(content_base64))
+      say(`files[${i}].content_base64`, 'must be base64')
+  }
+}
+
+const checkHistory = ({ say, text, object, list }: Checks, value: unknown): void => {
+  for (const [i, entry] of list('history', value, LIMITS.historyEntries).entries()) {
+    const told = object(`history[${i}]`, entry)
+    if (told['role'] !== 'user' && told['role'] !== 'assistant') say(`history[${i}].role`, 'must be user or assistant')
+    text(`history[${i}].text`, told['text'], { max: LIMITS.historyTextChars })
+  }
+}
+
+const checkGateway = ({ say, text, object }: Checks, value: unknown): void => {
+  const { base_url, api_key } = object('gateway', value)
+  text('gateway.base_url', base_url, { min: 1, max: LIMITS.nameChars })
+  if (!/^https?:$/.test(URL.parse(String(base_url))?.protocol ?? '')) say('gateway.base_url', 'must be an http(s) URL')
+  text('gateway.api_key', api_key, { min: 1, max: LIMITS.secretChars })
+}
+
+/** @throws AppError `invalid`, with the name of each field that is wrong */
+export const asBindRequest = (body: unknown): BindRequest => {
+  const checks = createChecks()
+  const { say, text, object } = checks
+  const { epoch, session, env, prompt, model, gateway, files, history } = object('body', body)
+  if (!Number.isSafeInteger(epoch) || Number(epoch) < 0) say('epoch', 'must be a whole number')
+  const { id, agent_id, title } = object('session', session)
+  text('session.id', id, { min: 1, max: LIMITS.nameChars })
+  text('session.agent_id', agent_id, { min: 1, max: LIMITS.nameChars })
+  if (title !== null) text('session.title', title, { max: LIMITS.nameChars })
+  checkEnv(checks, env)
+  if (prompt !== null) text('prompt', prompt, { max: LIMITS.promptChars })
+  text('model', model, { min: 1, max: LIMITS.nameChars })
+  checkGateway(checks, gateway)
+  checkFiles(checks, files)
+  checkHistory(checks, history)
+  checks.done()
+  return body as BindRequest
+}
+
+/** @throws AppError `invalid`, with the name of each field that is wrong */
+export const asTurnRequest = (body: unknown): TurnRequest => {
+  const checks = createChecks()
+  const { say, text, object, list } = checks
+  const { turn_id, parts, model } = object('body', body)
+  text('turn_id', turn_id, { min: 1, max: LIMITS.nameChars })
+  if (model !== undefined) text('model', model, { min: 1, max: LIMITS.nameChars })
+  const given = list('parts', parts, LIMITS.parts)
+  if (Array.isArray(parts) && parts.length === 0) say('parts', 'must have at least one part')
+  for (const [i, entry] of given.entries()) {
+    const part = object(`parts[${i}]`, entry)
+    text(`parts[${i}].type`, part['type'], { min: 1, max: LIMITS.nameChars })
+    if (part['text'] !== undefined) text(`parts[${i}].text`, part['text'], { max: LIMITS.partTextChars })
+  }
+  checks.done()
+  return body as TurnRequest
+}
+
+/** @throws AppError `invalid` */
+export const asInterruptRequest = (body: unknown): { turn_id?: string } => {
+  const checks = createChecks()
+  const { turn_id } = checks.object('body', body)
+  if (turn_id !== undefined) checks.text('turn_id', turn_id, { min: 1, max: LIMITS.nameChars })
+  checks.done()
+  return body as { turn_id?: string }
+}
