@@ -8,9 +8,9 @@ import type { SupervisorConfig } from '../domain/supervisor-protocol.ts'
 import type { SandboxSpec } from '../sandbox/driver.ts'
 import { type Exit, exitNow } from './evidence.ts'
 import { oomKillsSoFar } from './memory.ts'
-import { type Process, startTimeOf } from './processes.ts'
+import { type Process, sandboxVariable, startTimeOf } from './processes.ts'
 import { dirOf, discardDir, LOG_FILE, readRecord, recordOf, writeRecord } from './records.ts'
-import { endProcesses, sandboxVariable } from './remove.ts'
+import { endProcesses } from './remove.ts'
 
 export type SpawnOptions = {
   root: string

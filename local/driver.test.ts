@@ -145,7 +145,7 @@ describe('a sandbox', () => {
     })
     const lines = await driver.logs(spec.name, { tailLines: 100 })
     expect(await driver.logs(spec.name, { tailLines: 100, sinceSeconds: 60 })).toEqual(lines)
-    expect(await driver.inspect('lap-none')).toEqual({ exists: false })
+    expect(await driver.inspect('lap-none')).toEqual({ exists: false, alive: false })
     await expect(driver.logs('lap-none', { tailLines: 1 })).rejects.toMatchObject({ code: 'not_found' })
   })
 
@@ -164,7 +164,7 @@ describe('a sandbox', () => {
     const listed = await inOtherProcess('console.log(JSON.stringify(await driver.list()))')
     expect(JSON.parse(listed)).toMatchObject([{ name: spec.name, alive: true }])
     await inOtherProcess(`await driver.remove(${JSON.stringify(spec.name)})`)
-    expect(left(spec)).toEqual([])
+    expect(await left(spec)).toEqual([])
     expect(await driver.list()).toEqual([])
   })
 })
@@ -176,7 +176,7 @@ describe('creating', () => {
     await Promise.all(drivers.map((each) => each.create(spec)))
     await driver.create(spec)
     await driver.ready(spec.name, wait())
-    const supervisors = left(spec).filter(({ pid }) =>
+    const supervisors = (await left(spec)).filter(({ pid }) =>
       readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('bin/supervisor.ts'),
     )
     expect(supervisors).toHaveLength(1)
@@ -187,7 +187,7 @@ describe('creating', () => {
     await mkdir(path.join(dir, spec.name), { recursive: true })
     expect(await driver.list()).toMatchObject([{ name: spec.name, sandboxId: spec.sandboxId, alive: false }])
     await Promise.all([driver.create(spec), driver.create(spec), newDriver().create(spec)])
-    expect(left(spec)).not.toEqual([])
+    expect(await left(spec)).not.toEqual([])
     await driver.ready(spec.name, wait())
     expect(await driver.list()).toMatchObject([{ name: spec.name, alive: true }])
   })
@@ -271,7 +271,7 @@ describe('removing', () => {
     await Promise.all([driver.remove(spec.name), driver.remove(spec.name), newDriver().remove(spec.name)])
     await driver.remove(spec.name)
     expect(startTimeOf(pid)).toBeNull()
-    expect(left(spec)).toEqual([])
+    expect(await left(spec)).toEqual([])
     expect(existsSync(path.join(dir, spec.name))).toBe(false)
     expect(readdirSync(path.join(dir, '.removed'))).toEqual([])
   })
@@ -324,7 +324,7 @@ describe('removing', () => {
     await driver.create(specs[2] ?? specOf())
     await newDriver().removeAll()
     expect(await driver.list()).toEqual([])
-    expect(specs.flatMap(left)).toEqual([])
+    expect((await Promise.all(specs.map(left))).flat()).toEqual([])
     expect(readdirSync(dir)).toEqual([])
   })
 })

@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 /**
  * Processes of this machine. A pid alone says little, because pids are used again: a process is a pid and the moment at which it started.
@@ -74,18 +75,64 @@ const allStats = (): Stat[] => {
   return readdirSync('/proc').flatMap((name) => (/^\d+$/.test(name) ? (linuxStat(Number(name)) ?? []) : []))
 }
 
-const environmentHolds = (pid: number, variable: string): boolean => {
+/** The mark that every process of a sandbox inherits. */
+const MARK = 'LAP_SANDBOX_ID='
+export const sandboxVariable = (sandboxId: string): string => `${MARK}${sandboxId}`
+
+const linuxMark = (pid: number): string | null => {
   try {
-    return readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').includes(variable)
+    const text = readFileSync(`/proc/${pid}/environ`, 'latin1')
+    return text.includes(MARK) ? (text.split('\0').find((entry) => entry.startsWith(MARK)) ?? null) : null
   } catch {
-    return false
+    return null
   }
 }
 
-const pidsWithVariable = (stats: Stat[], variable: string): Set<number> => {
-  if (onLinux) return new Set(stats.flatMap(({ pid }) => (environmentHolds(pid, variable) ? [pid] : [])))
-  const lines = ps(['-A', '-E', '-ww', '-o', 'pid=,command=']).filter((line) => line.split(/\s+/).includes(variable))
-  return new Set(lines.map((line) => Number.parseInt(line, 10)))
+/**
+ * Marks that were seen: most processes of a busy machine belong to sandboxes, and reading an environment costs more than all else. Only those with a mark
+ * are kept; one without may be about to get it.
+ */
+const marks = new Map<number, { startTime: string; mark: string }>()
+
+const linuxMarks = (stats: Stat[]): Map<number, string> => {
+  const found = new Map<number, string>()
+  for (const { pid, startTime } of stats) {
+    const known = marks.get(pid)
+    const mark = known?.startTime === startTime ? known.mark : linuxMark(pid)
+    if (mark === null) continue
+    found.set(pid, mark)
+    marks.set(pid, { startTime, mark })
+  }
+  for (const pid of marks.keys()) if (!found.has(pid)) marks.delete(pid)
+  return found
+}
+
+const psMarks = (): Map<number, string> => {
+  const lines = ps(['-A', '-E', '-ww', '-o', 'pid=,command='])
+  return new Map(
+    lines.flatMap((line) => {
+      const mark = line.split(/\s+/).find((word) => word.startsWith(MARK))
+      return mark === undefined ? [] : [[Number.parseInt(line, 10), mark] as const]
+    }),
+  )
+}
+
+type Look = { stats: Stat[]; marks: Map<number, string> }
+const lookNow = (): Look => {
+  const stats = allStats()
+  return { stats, marks: onLinux ? linuxMarks(stats) : psMarks() }
+}
+
+/** A look at all processes takes milliseconds in which nothing else happens, so whoever asks within this time shares one. */
+const sharedLookMs = 10
+let coming: Promise<Look> | null = null
+/** @returns a look that begins after the call */
+const look = (): Promise<Look> => {
+  coming ??= sleep(sharedLookMs).then(() => {
+    coming = null
+    return lookNow()
+  })
+  return coming
 }
 
 /** The moment at which a process started, in the system's own terms; null if there is none. */
@@ -110,11 +157,11 @@ const holdsGroup = (stats: Stat[], supervisor: Process): boolean => {
  * Everything that belongs to a sandbox: what carries its variable, is in the group of its supervisor, or descends from either. A tool may leave the
  * group (`setsid`), clear its environment or lose its parent; hardly all three.
  */
-export const processesOf = (variable: string, supervisor: Process | null): Process[] => {
-  const all = allStats()
-  const stats = all.filter(({ zombie }) => !zombie)
-  const members = pidsWithVariable(stats, variable)
-  if (supervisor !== null && holdsGroup(all, supervisor))
+export const processesOf = async (variable: string, supervisor: Process | null): Promise<Process[]> => {
+  const seen = await look()
+  const stats = seen.stats.filter(({ zombie }) => !zombie)
+  const members = new Set(stats.flatMap(({ pid }) => (seen.marks.get(pid) === variable ? [pid] : [])))
+  if (supervisor !== null && holdsGroup(seen.stats, supervisor))
     for (const { pid, group } of stats) if (group === supervisor.pid) members.add(pid)
   for (let grown = true; grown;) {
     grown = false

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AppError } from '../domain/errors.ts'
-import { isAlive, type Process, processesOf, signalProcess } from './processes.ts'
+import { isAlive, type Process, processesOf, sandboxVariable, signalProcess } from './processes.ts'
 import { discardDir, idIn, patchRecord, readRecord } from './records.ts'
 
 /** Time for a supervisor to end its harness in order. */
@@ -11,9 +11,6 @@ const pollMs = 20
 /** A process may start another while it is being ended; each look catches what the one before let through. */
 const looksMax = 5
 
-/** The mark that every process of a sandbox inherits. */
-export const sandboxVariable = (sandboxId: string): string => `LAP_SANDBOX_ID=${sandboxId}`
-
 const awaitEnd = async (processes: Process[], limitMs: number): Promise<void> => {
   for (let waitedMs = 0; waitedMs < limitMs && processes.some(isAlive); waitedMs += pollMs) await sleep(pollMs)
 }
@@ -23,14 +20,14 @@ const awaitEnd = async (processes: Process[], limitMs: number): Promise<void> =>
  * @throws AppError `unavailable`: something does not end
  */
 export const endProcesses = async (variable: string, supervisor: Process | null): Promise<void> => {
-  const members = processesOf(variable, supervisor)
+  const members = await processesOf(variable, supervisor)
   if (members.length === 0) return
   // The supervisor ends what it started; the others get the signal only if there is no supervisor to do it.
   const leader = members.filter(({ pid }) => pid === supervisor?.pid)
   for (const member of leader.length > 0 ? leader : members) signalProcess(member, 'SIGTERM')
   await awaitEnd(leader.length > 0 ? leader : members, politeMs)
   for (let look = 0; look < looksMax; look++) {
-    const left = processesOf(variable, supervisor)
+    const left = await processesOf(variable, supervisor)
     const known = members.filter(isAlive)
     if (left.length === 0 && known.length === 0) return
     for (const member of [...left, ...known]) signalProcess(member, 'SIGKILL')
