@@ -37,7 +37,6 @@ const main = async (): Promise<void> => {
 
 try {
   await main()
-  console.log('\nEverything has ended.')
 } catch (error) {
   if (!end.signal.aborted) {
     const isExpected = error instanceof AlreadyRunning || Error.isError(error)
@@ -45,4 +44,5 @@ try {
     process.exitCode = 1
   }
 }
+if (end.signal.aborted) console.log('\nEverything has ended.')
 process.exit()
