@@ -48,6 +48,7 @@ export const createOutboxRelay = (deps: { sql: Sql; temporal: Temporal } & Telem
   let again = false
   let down = false
   const inFlight = new Set<Promise<void>>()
+  let lastTake = Promise.resolve()
 
   const deliver = async (batch: Batch): Promise<void> => {
     const ids = batch.rows.map(({ id }) => id)
@@ -83,7 +84,7 @@ export const createOutboxRelay = (deps: { sql: Sql; temporal: Temporal } & Telem
   const take = async (): Promise<void> => {
     try {
       do again = false
-      while ((await takeSome()) || again)
+      while (!ending && ((await takeSome()) || again))
       down = false
     } catch (error) {
       if (!down) deps.log.warn({ reason: errorText(error) }, 'the outbox cannot be read')
@@ -97,7 +98,7 @@ export const createOutboxRelay = (deps: { sql: Sql; temporal: Temporal } & Telem
     again = true
     if (ending || taking) return
     taking = true
-    void take()
+    lastTake = take()
   }
 
   const timer = setInterval(pump, outboxPollMs)
@@ -107,6 +108,8 @@ export const createOutboxRelay = (deps: { sql: Sql; temporal: Temporal } & Telem
     [Symbol.asyncDispose]: async () => {
       ending = true
       clearInterval(timer)
+      // What was taken is sent: a call to Temporal that outlives its connection would throw where nobody catches it.
+      await lastTake
       await Promise.allSettled(inFlight)
     },
   }
