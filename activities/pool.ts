@@ -88,11 +88,19 @@ const observe = async (deps: ActivityDeps, agent: AgentRow, templateHash: string
     sandboxes: sandboxes.map(pooledOf),
     wantedElsewhere: others.reduce((sum, { want }) => sum + want, 0),
   }
-  // Pools that hold more than is theirs now: they are asked to look when this one finds no room.
-  const overfull = others
-    .filter((each) => each.warm + each.provisioning > (division.get(each.agent_id) ?? 0))
-    .map(({ agent_id }) => agent_id)
-  return { share, planned: plan(seen, now), sandboxes, overfull }
+  const lacks = (each: PoolAgent): number => (division.get(each.agent_id) ?? 0) - each.warm - each.provisioning
+  const idsOf = (agents: PoolAgent[]): string[] => agents.map(({ agent_id }) => agent_id)
+  // An agent that is in no snapshot has just left it.
+  const before = snapshot.find(({ agent_id }) => agent_id === agent.id)?.share ?? Number.POSITIVE_INFINITY
+  return {
+    share,
+    planned: plan(seen, now),
+    sandboxes,
+    /** Pools that hold more than is theirs now: they are asked to look when this one finds no room. */
+    overfull: idsOf(others.filter((each) => lacks(each) < 0)),
+    /** Pools to which goes what this one has no more. */
+    heirs: share < before ? idsOf(others.filter((each) => lacks(each) > 0)) : [],
+  }
 }
 
 /** @returns the row, or null when the limits leave no room */
@@ -150,15 +158,15 @@ const reconcile = async (deps: ActivityDeps, agentId: string): Promise<PoolStep>
   const agent = await getAgentAny(deps.sql, agentId)
   if (agent === null) return { ...NOTHING, reason: 'there is no such agent' }
   const { hash } = templateNow(deps, agent)
-  const { share, planned, sandboxes, overfull } = await observe(deps, agent, hash, now)
+  const { share, planned, sandboxes, overfull, heirs } = await observe(deps, agent, hash, now)
   const retired: string[] = []
   for (const { id } of planned.retire) if ((await retirePooled(deps.sql, id)) !== null) retired.push(id)
   const { made, want } = await reserveAll(deps, agent, hash, planned)
   const { decision, reason } = planned
   await recordDecision(deps.sql, agentId, { share, decision, reason, want })
-  if (want > 0) await pokePools(deps.sql, overfull)
+  await pokePools(deps.sql, [...heirs, ...(want > 0 ? overfull : [])])
   if (retired.length > 0) await pokeWaitingPools(deps.sql, agentId)
-  if (want > 0 || retired.length > 0) deps.outbox.kick()
+  if (heirs.length > 0 || want > 0 || retired.length > 0) deps.outbox.kick()
   const left = sandboxes.filter(({ id }) => !retired.includes(id))
   const starting = [...left.filter(({ state }) => state === 'provisioning'), ...made]
   const warm = left.filter((row) => row.state === 'warm' && !row.retiring).length
@@ -205,7 +213,7 @@ const provision = async (deps: ActivityDeps, sandboxId: string): Promise<void> =
   if (sandbox?.state !== 'provisioning') return
   const started = await startUp(deps, sandbox)
   if (started.is === 'failed') await noteStartFailure(deps, sandbox, started.failure)
-  else if ((await sandboxWarm(deps.sql, sandboxId, started.endpoint)) !== null) {
+  else if (started.is === 'up' && (await sandboxWarm(deps.sql, sandboxId, started.endpoint)) !== null) {
     const { agent_id, created_at } = sandbox
     events.sandboxWarm(deps, { sandbox_id: sandboxId, agent_id, duration_ms: Date.now() - created_at.getTime() })
     await recordPoolSuccess(deps.sql, agent_id)

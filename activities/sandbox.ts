@@ -5,6 +5,7 @@ import { getSandbox, sandboxBooted, sandboxFailed, sandboxGone } from '../db/san
 import { setPhase } from '../db/sessions.ts'
 import { AppError, errorText, isAppError } from '../domain/errors.ts'
 import { provisionHeartbeatMs, sandboxReadyTimeoutMs } from '../domain/limits.ts'
+import type { SandboxState } from '../domain/sandbox.ts'
 import type { Evidence, ReadyProgress, SandboxFailure } from '../sandbox/driver.ts'
 import * as events from '../telemetry/events.ts'
 import { specOf, templateNow } from './deps.ts'
@@ -30,7 +31,11 @@ const failureOf = (error: unknown): SandboxFailure | null =>
     ? (error as Error & { failure: SandboxFailure }).failure
     : null
 
-export type Booted = { is: 'up'; endpoint: string } | { is: 'failed'; failure: SandboxFailure }
+/** `unwanted`: its row said so as soon as it was made, and it is removed again. */
+export type Booted = { is: 'up'; endpoint: string } | { is: 'failed'; failure: SandboxFailure } | { is: 'unwanted' }
+
+const isOver = (state: SandboxState | undefined): boolean =>
+  state === undefined || state === 'ending' || state === 'failed' || state === 'gone'
 
 /** Creates the sandbox and waits until it can be used. Repeated, by any worker, it goes on waiting for the same one. */
 export const startUp = async (deps: ActivityDeps, sandbox: SandboxRow, onProgress?: ReadyProgress): Promise<Booted> => {
@@ -41,6 +46,11 @@ export const startUp = async (deps: ActivityDeps, sandbox: SandboxRow, onProgres
   const deadlineMs = Math.max(1, sandbox.created_at.getTime() + sandboxReadyTimeoutMs - Date.now())
   try {
     await deps.driver.create(spec)
+    // Whoever ended the row meanwhile may have removed it before it was there.
+    if (isOver((await getSandbox(deps.sql, sandbox.id))?.state)) {
+      await deps.driver.remove(sandbox.name)
+      return { is: 'unwanted' }
+    }
     const options = { deadlineMs, signal, ...(onProgress === undefined ? {} : { onProgress }) }
     return { is: 'up', endpoint: (await deps.driver.ready(sandbox.name, options)).endpoint }
   } catch (error) {
@@ -88,6 +98,7 @@ const provision = async (deps: ActivityDeps, sandboxId: string): Promise<'up' | 
     await noteFailure(deps, sandbox, started.failure, 'start')
     throw sandboxFailure(started.failure)
   }
+  if (started.is === 'unwanted') return 'unwanted'
   if ((await sandboxBooted(deps.sql, sandboxId, started.endpoint)) === null) return 'unwanted'
   await deps.driver.markClaimed(sandbox.name, sessionId)
   return 'up'

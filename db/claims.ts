@@ -89,8 +89,9 @@ const CREATE = `
     select made.id, 2, 'turn.queued', jsonb_build_object('turn_id', $14::uuid, 'parts', $15::jsonb), now() from made where $14::uuid is not null),
   sent as (
     insert into outbox (kind, subject, created_at, attempts, next_at)
-    select kind, subject, now(), 0, now() from made,
-      lateral (values ('start_session', made.id), ('poke_pool', made.agent_id)) o (kind, subject)),
+    select kind, subject, now(), 0, now() from made left join candidate c on true,
+      lateral (values ('start_session', made.id), ('poke_pool', made.agent_id), ('poke_pool', nullif(c.agent_id, made.agent_id))) o (kind, subject)
+    where subject is not null),
   used as (
     update agent set last_session_at = now() from made, (
       select id from agent where id = $2 and (last_session_at is null or last_session_at < now() - interval '1 second')
@@ -186,9 +187,11 @@ export const claimForSession = (sql: Sql, sessionId: string, claim: ClaimRequest
          spawn_mode = case when status = 'creating' then 'warm' else spawn_mode end where id = $1 returning *`,
       [sessionId, sandbox.id, outcome],
     )
+    // A shared one is missing from the pool that it was made for.
     await tx.query(
-      "insert into outbox (kind, subject, created_at, attempts, next_at) values ('poke_pool', $1, now(), 0, now())",
-      [session.agent_id],
+      `insert into outbox (kind, subject, created_at, attempts, next_at)
+       select 'poke_pool', id, now(), 0, now() from (select $1::uuid id union select $2::uuid) pools`,
+      [session.agent_id, sandbox.agent_id],
     )
     return { session: moved!, sandbox, outcome }
   })

@@ -18,6 +18,8 @@ export type PoolAgent = {
   breaker_reason: string | null
   failures: number
   want: number
+  /** At its last decision. */
+  share: number
   deleted: boolean
 }
 
@@ -28,7 +30,7 @@ export const poolSnapshot = (sql: Sql, recentAgentHours: number): Promise<PoolAg
        select agent_id, count(*) filter (where state = 'provisioning')::int provisioning, count(*) filter (where state = 'warm' and not retiring)::int warm
        from sandbox where purpose = 'pool' and state in ('provisioning', 'warm') group by agent_id)
      select a.id agent_id, a.last_session_at, coalesce(r.arrivals, 0) arrivals, l.lead_ms, coalesce(h.provisioning, 0) provisioning, coalesce(h.warm, 0) warm,
-       p.backoff_until, coalesce(p.breaker_open, false) breaker_open, p.breaker_reason, coalesce(p.failures, 0) failures, coalesce(p.want, 0) want,
+       p.backoff_until, coalesce(p.breaker_open, false) breaker_open, p.breaker_reason, coalesce(p.failures, 0) failures, coalesce(p.want, 0) want, coalesce(p.share, 0) share,
        a.deleted_at is not null deleted
      from agent a left join held h on h.agent_id = a.id left join pool_state p on p.agent_id = a.id,
      lateral (select count(*)::int arrivals from session where agent_id = a.id and created_at > now() - interval '1 hour') r,
