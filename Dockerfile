@@ -49,7 +49,7 @@ COPY telemetry telemetry
 COPY temporal temporal
 COPY vault vault
 COPY workflows workflows
-COPY bin/api.ts bin/worker.ts bin/migrate.ts bin/supervisor.ts bin/
+COPY bin/api.ts bin/worker.ts bin/migrate.ts bin/supervisor.ts bin/settings.ts bin/
 ENV NODE_ENV=production HOST=0.0.0.0 LAP_DATA_DIR=/var/lib/lap
 USER node
 # API, its metrics, the worker's metrics.

@@ -16,6 +16,7 @@ import { createLogger } from '../telemetry/log.ts'
 import { startMetricsServer } from '../telemetry/metrics-server.ts'
 import { createMetrics } from '../telemetry/metrics.ts'
 import { createTemporal } from '../temporal/client.ts'
+import { bundleWorkflows } from '../temporal/bundle.ts'
 import { ensureNamespace } from '../temporal/namespace.ts'
 import { createOutboxRelay } from '../temporal/outbox-relay.ts'
 import { ensureJanitor } from '../temporal/schedule.ts'
@@ -98,9 +99,9 @@ const main = async (): Promise<void> => {
     servers.use(server)
     log.info({ metrics_port: server.port }, 'worker ready')
   }
-  const bundlePath = existsSync(bundle) ? bundle : null
+  const workflowBundle = existsSync(bundle) ? { codePath: bundle } : { code: await bundleWorkflows() }
   const activities = createActivities(deps)
-  await runWorker({ config: config.temporal, activities, log, bundlePath }, signal, () => void serveMetrics())
+  await runWorker({ config: config.temporal, activities, log, workflowBundle }, signal, () => void serveMetrics())
   log.info('worker ended')
 }
 

@@ -1,5 +1,4 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { NativeConnection, Runtime, Worker } from '@temporalio/worker'
 import type { LogLevel, WorkerOptions } from '@temporalio/worker'
 import type { Activities } from '../activities/index.ts'
@@ -33,12 +32,14 @@ export const installRuntime = (log: Logger): void => {
   })
 }
 
+type WorkflowBundle = NonNullable<WorkerOptions['workflowBundle']>
+
 export type WorkerSettings = {
   config: TemporalConfig
   activities: Activities
   log: Logger
-  /** File of the bundled workflow code; null bundles it from source, which takes two seconds. */
-  bundlePath: string | null
+  /** The bundled workflow code. */
+  workflowBundle: WorkflowBundle
   taskQueue?: string
 }
 
@@ -47,9 +48,7 @@ export const workerOptions = (settings: Omit<WorkerSettings, 'log'>): WorkerOpti
   namespace: settings.config.namespace,
   taskQueue: settings.taskQueue ?? TASK_QUEUE,
   activities: settings.activities,
-  ...(settings.bundlePath === null
-    ? { workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)) }
-    : { workflowBundle: { codePath: settings.bundlePath } }),
+  workflowBundle: settings.workflowBundle,
   maxCachedWorkflows: cachedWorkflowsMax,
   // A turn is one activity for as long as it runs, so there must be a slot for every session that works.
   maxConcurrentActivityTaskExecutions: 2_000,
