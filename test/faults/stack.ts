@@ -54,8 +54,8 @@ export type Part = {
   url: string
   pid(): number
   kill(signal: NodeJS.Signals): Promise<void>
-  /** Starts it and resolves when it answers. */
-  start(): Promise<void>
+  /** Starts it and resolves when it answers. `changed`: settings that are other ones than before. */
+  start(changed?: Record<string, string>): Promise<void>
   log(): Promise<string>
 }
 
@@ -119,8 +119,9 @@ const createPart = ({ name, script, env, url, probe, watch, dir }: PartSpec): Pa
     pid: () => record?.pid ?? 0,
     kill,
     log,
-    start: async () => {
+    start: async (changed = {}) => {
       const out = openSync(logFile, 'a')
+      Object.assign(env, changed)
       child = spawn(process.execPath, [path.join(root, script)], { cwd: dir, env, stdio: ['ignore', out, out] })
       const started = recordOf(child.pid ?? 0)
       if (started === null) throw new Error(`${name} did not start:\n${await log()}`)
