@@ -69,3 +69,14 @@ test('a connection cut by the server is replaced by the next call', async () => 
     if (answer.status === 'rejected') expect(answer.reason).toMatchObject({ code: 'unavailable' })
   expect(await sql.query('select 1 as one')).toEqual([{ one: 1 }])
 })
+
+test('a database that was closed opens no connection for a straggler', async () => {
+  await using database = await createTestDatabase()
+  const closed = await createDatabase({ url: database.url, applicationName: 'closed' })
+  const own = await closed.sql.one<{ pid: number }>('select pg_backend_pid() pid')
+  await closed[Symbol.asyncDispose]()
+  await expect(closed.sql.query('select 1')).rejects.toMatchObject({ name: 'AppError', code: 'unavailable' })
+  await expect(closed.sql.tx((tx) => tx.query('select 1'))).rejects.toMatchObject({ code: 'unavailable' })
+  const left = "select from pg_stat_activity where application_name = 'closed' and pid <> $1"
+  expect(await database.db.sql.query(left, [own!.pid])).toEqual([])
+})

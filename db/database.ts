@@ -55,11 +55,17 @@ export const createDatabase = async (settings: {
   answerTimeoutMs?: number
 }): Promise<Database> => {
   const orm = new MikroORM(options(settings.url, settings))
-  return {
-    orm,
-    sql: createSql(() => poolOf(orm), settings.answerTimeoutMs),
-    [Symbol.asyncDispose]: () => orm.close(true),
+  let closed = false
+  const pool = async (): Promise<Pool> => {
+    // The ORM would open a new one, which nobody closes and which keeps the process from ending.
+    if (closed) throw new AppError('unavailable', 'The database connection of this process has been closed')
+    return poolOf(orm)
   }
+  const close = async (): Promise<void> => {
+    closed = true
+    await orm.close(true)
+  }
+  return { orm, sql: createSql(pool, settings.answerTimeoutMs), [Symbol.asyncDispose]: close }
 }
 
 /** Connections outside the pool, each ended with the work: for what must hold a connection, without the pool's limits on number and time. */
