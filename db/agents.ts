@@ -103,6 +103,3 @@ export const markAgentDeleted = async (sql: Sql, id: string): Promise<boolean> =
   for (const session of live) await endSession(sql, session.id, { status: 'dead', endReason: 'agent_deleted' })
   return true
 }
-
-export const countAgents = async (sql: Sql): Promise<number> =>
-  (await sql.one<{ count: number }>('select count(*)::int count from agent where deleted_at is null'))!.count

@@ -49,9 +49,6 @@ export const poolSandboxes = (sql: Sql, agentId: string): Promise<SandboxRow[]> 
     [agentId],
   )
 
-export const poolState = (sql: Sql, agentId: string): Promise<PoolStateRow | null> =>
-  sql.one<PoolStateRow>('select * from pool_state where agent_id = $1', [agentId])
-
 export const recordDecision = async (
   sql: Sql,
   agentId: AgentRow['id'],

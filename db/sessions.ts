@@ -89,11 +89,6 @@ export const setPhase = async (
   )
 }
 
-/** Something the user did: the idle deadline counts from here. */
-export const touchSession = async (sql: Sql, id: string): Promise<void> => {
-  await sql.query("update session set last_activity_at = now() where id = $1 and status in ('creating', 'ready')", [id])
-}
-
 /** Asks the workflow of a session to look again, in a transaction or alone. */
 export const wakeSession = async (sql: Sql, id: string): Promise<void> => {
   await sql.query(

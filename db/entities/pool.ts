@@ -1,21 +1,6 @@
 import { defineEntity, p } from '@mikro-orm/core'
-import type { ClaimOutcome } from '../../domain/session.ts'
 
-/** One answer of the pool to a session that asked for a sandbox: the data of statistics and sizing. */
-export type ClaimRow = {
-  id: string
-  session_id: string
-  agent_id: string
-  attempt: number
-  outcome: ClaimOutcome
-  detail: string | null
-  sandbox_id: string | null
-  template_hash: string
-  /** How long the sandbox had been warm. */
-  sandbox_age_ms: number | null
-  created_at: Date
-}
-
+/** One answer of the pool to a session that asked for a sandbox: the data of statistics and sizing. `sandbox_age_ms`: how long it had been warm. */
 export const Claim = defineEntity({
   name: 'Claim',
   tableName: 'claim',
