@@ -1,16 +1,17 @@
+import { randomInt } from 'node:crypto'
 import { createServer } from 'node:net'
 
+/** Below the range that systems take the ports of outgoing connections from, so that a free one is still free when it is used. */
+const LOWEST = 12_000
+const HIGHEST = 32_000
+
 /** A TCP port of the loopback that nobody listens on now. */
-export const freePort = (): Promise<number> =>
-  new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      const port = typeof address === 'object' && address !== null ? address.port : 0
-      server.close(() => resolve(port))
-    })
-  })
+export const freePort = async (): Promise<number> => {
+  for (;;) {
+    const port = randomInt(LOWEST, HIGHEST)
+    if (await isFree(port)) return port
+  }
+}
 
 /** Whether this process could listen there; on the loopback if no host is given. */
 export const isFree = (port: number, host = '127.0.0.1'): Promise<boolean> =>
