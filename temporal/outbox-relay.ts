@@ -83,8 +83,11 @@ export const createOutboxRelay = (deps: { sql: Sql; temporal: Temporal } & Telem
 
   const take = async (): Promise<void> => {
     try {
-      do again = false
-      while (!ending && ((await takeSome()) || again))
+      for (;;) {
+        again = false
+        const more = await takeSome()
+        if (ending || !(more || again)) break
+      }
       down = false
     } catch (error) {
       if (!down) deps.log.warn({ reason: errorText(error) }, 'the outbox cannot be read')
