@@ -39,7 +39,7 @@ export type BindRequest = {
   gateway: { base_url: string; api_key: string }
   /** Files written into the workspace before the first turn; paths relative to it. */
   files: { path: string; content_base64: string }[]
-  /** Earlier conversation of a moved session, oldest first; the new conversation is told it without answering. */
+  /** Earlier conversation of a moved session, oldest first; the new conversation is told it before its first turn. */
   history: { role: 'user' | 'assistant'; text: string }[]
 }
 export type BindReply = { epoch: number; harness_session_id: string }

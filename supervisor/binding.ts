@@ -10,20 +10,6 @@ import { envFile, writeFiles } from './workspace.ts'
 export const refused = (code: string, message: string): AppError =>
   new AppError('conflict', message, { cause: { code } })
 
-const transcript = (history: BindRequest['history']): string =>
-  [
-    'The conversation so far. Its sandbox was lost, and with it uncommitted files; this one is new.',
-    ...history.map(({ role, text }) => `<${role}>\n${text}\n</${role}>`),
-  ].join('\n\n')
-
-/** Tells the harness what was said before. @returns the messages that are only there for that, which nobody said */
-const told = async (harness: Harness, conversation: string, history: BindRequest['history']): Promise<Set<string>> => {
-  if (history.length === 0) return new Set()
-  await harness.tell(conversation, transcript(history))
-  const thread = await harness.messages(conversation)
-  return new Set(thread.map(({ info }) => String(info['id'])))
-}
-
 export type BindingDeps = {
   workspace: string
   /** Read by every shell that the harness starts. */
@@ -33,7 +19,7 @@ export type BindingDeps = {
   lifecycle: Lifecycle
   /** The conversation opened ahead, if there is one. */
   spare: () => string | null
-  onBound: (request: BindRequest, conversation: { id: string; hidden: Set<string> }) => void
+  onBound: (request: BindRequest, conversation: string) => void
 }
 
 /** Gives the sandbox to a session, once. What is repeated with the same epoch gets the same answer; after a failure it may be tried again. */
@@ -49,9 +35,8 @@ export const createBinding = (deps: BindingDeps): Binding => {
     writeFileSync(deps.bashEnv, envFile(request.env), { mode: 0o600 })
     if (request.files.length > 0) await writeFiles(deps.workspace, request.files)
     const id = deps.spare() ?? (await deps.harness.open())
-    const hidden = await told(deps.harness, id, request.history)
     deps.loopback.connect(request.gateway, request.model)
-    deps.onBound(request, { id, hidden })
+    deps.onBound(request, id)
     deps.lifecycle.enter({ state: 'bound' })
     return { epoch: request.epoch, harness_session_id: id }
   }

@@ -48,22 +48,18 @@ const known = (error: unknown): BootError =>
 
 /**
  * Clones, sets up and starts, the harness at the same time as the clone; for the pool, warms as well.
- * @returns a conversation that is empty and nobody's, opened ahead because that is the one slow step of a bind; null for a cold start
+ * @returns a conversation that is empty and nobody's, opened ahead because that is the one slow step of a bind
  * @throws BootError, after it has entered `failed`
  */
-export const boot = async (deps: BootDeps): Promise<string | null> => {
+export const boot = async (deps: BootDeps): Promise<string> => {
   const { config, harness, lifecycle } = deps
   try {
     await Promise.all([prepareWorkspace(deps), startHarness(harness)])
     lifecycle.enter({ phase: 'harness_listening' })
-    if (config.purpose === 'session') {
-      lifecycle.enter({ state: 'booted', phase: null })
-      return null
-    }
     lifecycle.enter({ phase: 'waiting_harness' })
-    await warmUp(deps)
+    if (config.purpose === 'pool') await warmUp(deps)
     const spare = await harness.open()
-    lifecycle.enter({ state: 'warm', phase: null })
+    lifecycle.enter({ state: config.purpose === 'pool' ? 'warm' : 'booted', phase: null })
     return spare
   } catch (error) {
     const failure = known(error)

@@ -4,6 +4,7 @@ import type { TurnReply } from '../domain/turn.ts'
 import { createBinding, refused } from './binding.ts'
 import { boot } from './boot.ts'
 import type { HarnessExit } from './harness.ts'
+import { createHistory } from './history.ts'
 import type { Journal } from './journal.ts'
 import type { Log } from './log.ts'
 import { type Parts, createHarness, createParts } from './parts.ts'
@@ -116,7 +117,8 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
     ...parts,
     harness,
     spare: () => spare,
-    onBound: ({ prompt, model }, { id, hidden }) => held.give({ id, system: prompt, model, hidden }),
+    onBound: ({ prompt, model, history }, id) =>
+      held.give({ id, system: prompt, model, history: createHistory(history) }),
   })
   const needBound = (): Bound => {
     const bound = held.bound()
@@ -146,7 +148,7 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
       const { conversation } = needBound()
       const thread = await harness.messages(conversation.id)
       return thread
-        .filter(({ info }) => !conversation.hidden.has(String(info['id'])))
+        .filter(({ info }) => !conversation.history.holds(String(info['id'])))
         .map(({ info, parts }) => ({ info: withModelName(info, conversation.model), parts }))
     },
     listening: lifecycle.listening,

@@ -1,6 +1,7 @@
 import { AppError, errorText } from '../domain/errors.ts'
 import type { TurnRequest, TurnResult } from '../domain/supervisor-protocol.ts'
 import type { Harness, HarnessEvent } from './harness.ts'
+import type { History } from './history.ts'
 import type { Journal } from './journal.ts'
 import type { Loopback, TurnTraffic } from './loopback.ts'
 import { conversationOf, createReplyCollector, messageOf, withModelNameInEvent } from './reply.ts'
@@ -10,8 +11,7 @@ export type Conversation = {
   id: string
   system: string | null
   model: string
-  /** Messages that nobody said: the history of a moved session, told to its new harness. */
-  hidden: Set<string>
+  history: History
 }
 
 /** Runs the turns of a bound session: one at a time, each id once, everything the harness says into the journal. */
@@ -80,6 +80,7 @@ export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns 
     const outcome: Outcome = { turn, traffic, harnessError: null, gone: null }
     try {
       await deps.harnessRuns()
+      await conversation.history.tell(harness, conversation.id)
       if (!turn.cancelled) {
         const { error } = await harness.prompt(conversation.id, { parts: request.parts, system: conversation.system })
         outcome.harnessError = error
@@ -117,7 +118,7 @@ export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns 
       })
     },
     hear(event) {
-      if (conversationOf(event) !== conversation.id || conversation.hidden.has(messageOf(event) ?? '')) return
+      if (conversationOf(event) !== conversation.id || conversation.history.holds(messageOf(event) ?? '')) return
       const named = withModelNameInEvent(event, running?.model ?? conversation.model)
       running?.collector.hear(named)
       journal.append({ type: 'harness', turn_id: running?.id ?? null, event: named })
