@@ -22,3 +22,9 @@ export const processesIn = (folder: string): (ProcessRecord & { command: string 
       const record = recordOf(Number(name))
       return record === null ? [] : [{ ...record, command }]
     })
+
+/** Process ids of the children of a process. */
+export const childrenOf = (pid: number): number[] =>
+  readOr(() => readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8'))
+    .split(' ')
+    .flatMap((text) => (text === '' ? [] : [Number(text)]))

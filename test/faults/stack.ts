@@ -170,13 +170,18 @@ type Options = {
   apis?: number
   workers?: number
   env?: Record<string, string>
+  /** Dynamic configuration of the Temporal server. */
+  temporalSettings?: Record<string, string>
 }
 
-const startServers = async (dir: string): Promise<{ postgres: RunningPostgres; temporal: RunningTemporal }> => {
+const startServers = async (
+  dir: string,
+  settings: Record<string, string>,
+): Promise<{ postgres: RunningPostgres; temporal: RunningTemporal }> => {
   // No fsync, but commits are written before they are answered: killing the process loses nothing, and nothing here loses power.
   const [postgres, temporal] = await Promise.all([
     startPostgres({ dir: path.join(dir, 'postgres'), settings: { fsync: 'off', full_page_writes: 'off' } }),
-    startTemporal({ dbFile: path.join(dir, 'temporal.db'), uiPort: null, namespaces: ['lap'] }),
+    startTemporal({ dbFile: path.join(dir, 'temporal.db'), uiPort: null, namespaces: ['lap'], settings }),
   ])
   return { postgres, temporal }
 }
@@ -190,7 +195,7 @@ export const startStack = async (options: Options = {}): Promise<Stack> => {
   const [repository, model, servers] = await Promise.all([
     makeRepository(path.join(dir, 'repository')),
     startModel(),
-    startServers(dir),
+    startServers(dir, options.temporalSettings ?? {}),
   ])
   let { postgres, temporal } = servers
   watch(postgres.record)

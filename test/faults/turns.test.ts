@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { replyTo } from './model.ts'
+import { childrenOf } from './processes.ts'
 import { type Stack, startStack, until } from './stack.ts'
 import {
   createAgent,
@@ -13,13 +14,15 @@ import {
   streamedText,
   supervisorPid,
   textOf,
+  times,
   turnsOf,
+  workerOfTurn,
 } from './world.ts'
 
 let stack: Stack
 let agent: string
 beforeAll(async () => {
-  stack = await startStack({ env: { WARM_POOL_SIZE: '0' } })
+  stack = await startStack({ workers: 2, env: { WARM_POOL_SIZE: '0' } })
   agent = await createAgent(stack)
 }, 90_000)
 afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
@@ -27,23 +30,46 @@ afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
 const streaming = (marker: string, words: number): Promise<true> =>
   until(`the model streams ${marker}`, 20_000, () => (stack.model.askedFor(marker)[0]?.sent ?? 0) >= words || null)
 
-test('a turn whose worker is killed ends once, with a whole log, and the model was asked once', async () => {
+const expectOneTurn = async (sessionId: string, text: string, marker: string): Promise<void> => {
+  expect(await turnsOf(stack, sessionId)).toMatchObject([{ status: 'done' }])
+  expect(stack.model.askedFor(marker).map(({ outcome }) => outcome)).toEqual(['finished'])
+  const events = await expectWholeLog(stack, sessionId)
+  expect(streamedText(events)).toBe(replyTo(text))
+}
+
+test('a turn ends once, with a whole log, and the model is asked once, when every worker is killed and one comes back', async () => {
   const session = await openSession(stack, agent, { wait: true })
-  const text = 'm-worker words=100 gap=100'
+  const text = 'm-worker words=80 gap=100'
   const reply = say(stack, session.id, text)
   await streaming('m-worker', 15)
-  await stack.worker().kill('SIGKILL')
-  await stack.worker().start()
+  await times(2, (i) => stack.worker(i).kill('SIGKILL'))
+  await stack.worker(0).start()
   const { status, body } = await reply
   expect({ status, text: textOf(body) }).toEqual({ status: 200, text: replyTo(text) })
-
-  expect(await turnsOf(stack, session.id)).toMatchObject([{ status: 'done' }])
-  expect(stack.model.askedFor('m-worker').map(({ outcome }) => outcome)).toEqual(['finished'])
-  const events = await expectWholeLog(stack, session.id)
-  expect(streamedText(events)).toBe(replyTo(text))
+  await expectOneTurn(session.id, text, 'm-worker')
   // The next turn is in order.
   expect(textOf((await say(stack, session.id, 'm-next words=2')).body)).toBe(replyTo('m-next words=2'))
   await expectWholeLog(stack, session.id)
+}, 120_000)
+
+test('a turn whose worker is killed goes on with the other worker', async () => {
+  await stack.worker(1).start()
+  const session = await openSession(stack, agent, { wait: true })
+  const text = 'm-two words=150 gap=100'
+  const reply = say(stack, session.id, text)
+  await streaming('m-two', 15)
+  const worker = await until('its worker is known', 10_000, () =>
+    workerOfTurn(stack, session.id, [stack.worker(0), stack.worker(1)]),
+  )
+  await worker.kill('SIGKILL')
+  // With the other one it is in the log again long before it ends.
+  await until('the log goes on', 30_000, async () =>
+    streamedText(await eventsOf(stack, session.id)).includes('m-two.40 '),
+  )
+  expect((await turnsOf(stack, session.id))[0]?.status).toBe('running')
+  expect(textOf((await reply).body)).toBe(replyTo(text))
+  await expectOneTurn(session.id, text, 'm-two')
+  await worker.start()
 }, 120_000)
 
 test('a session whose supervisor is killed during a turn moves; the turn is interrupted, not run again, and the conversation goes on', async () => {
@@ -87,3 +113,27 @@ test('a turn sent with a key and repeated after the API was killed runs once', a
   expect((await turnsOf(stack, session.id)).length).toBe(1)
   expect((await eventsOf(stack, session.id)).length).toBe((await expectWholeLog(stack, session.id)).length)
 }, 90_000)
+
+test('a turn whose harness is killed fails with the reason; the same sandbox starts it again and knows the conversation', async () => {
+  const opencode = await createAgent(stack, { harness_id: 'opencode' })
+  const session = await openSession(stack, opencode, { wait: true })
+  expect(textOf((await say(stack, session.id, 'm-first words=3')).body)).toBe(replyTo('m-first words=3'))
+  const killed = say(stack, session.id, 'm-killed words=200 gap=50')
+  await streaming('m-killed', 5)
+  const [sandbox] = await sandboxesOf(stack, session.id)
+  const [harness] = childrenOf(supervisorPid(stack, sandbox?.name ?? ''))
+  process.kill(harness ?? 0, 'SIGKILL')
+
+  const { status, body } = await killed
+  expect({ status, body }).toMatchObject({ status: 502, body: { code: 'harness_exited' } })
+  const after = await say(stack, session.id, 'm-again words=3')
+  expect({ status: after.status, text: textOf(after.body) }).toEqual({ status: 200, text: replyTo('m-again words=3') })
+  const asked = stack.model.askedFor('m-again').at(-1)
+  expect(asked?.conversation.map(({ text }) => text).join('\n')).toContain(replyTo('m-first words=3').trim())
+
+  expect((await turnsOf(stack, session.id)).map((turn) => turn.status)).toEqual(['done', 'failed', 'done'])
+  expect(await getSession(stack, session.id)).toMatchObject({ status: 'ready', attempt: 1 })
+  const events = await expectWholeLog(stack, session.id)
+  expect(events.filter(({ type }) => type === 'harness.exited')).toMatchObject([{ data: { signal: 'SIGKILL' } }])
+  expect(events.filter(({ type }) => type === 'harness.restarted').length).toBe(1)
+}, 120_000)

@@ -2,7 +2,7 @@ import { readFileSync, existsSync } from 'node:fs'
 import path from 'node:path'
 import { expect } from '@jest/globals'
 import { Client, Connection } from '@temporalio/client'
-import { type Stack, until } from './stack.ts'
+import { type Part, type Stack, until } from './stack.ts'
 
 /** What the tests do and look at, in the terms of the platform. */
 
@@ -170,19 +170,54 @@ export const leavesNothing = async (stack: Stack, names: string[], deadlineMs = 
   expect(processes.filter(({ command }) => names.some((name) => command.includes(name)))).toEqual([])
 }
 
-/** Status of a workflow, for instance `RUNNING`; null when Temporal knows none of that id. */
-export const workflowStatus = async (stack: Stack, workflowId: string): Promise<string | null> => {
+const withTemporal = async <T>(stack: Stack, work: (client: Client) => Promise<T>): Promise<T> => {
   const connection = await Connection.connect({ address: stack.temporalAddress, connectTimeout: 5_000 })
   try {
-    const handle = new Client({ connection, namespace: 'lap' }).workflow.getHandle(workflowId)
-    return (await handle.describe()).status.name
-  } catch (error) {
-    if (Error.isError(error) && error.name === 'WorkflowNotFoundError') return null
-    throw error
+    return await work(new Client({ connection, namespace: 'lap' }))
   } finally {
     await connection.close()
   }
 }
+
+/** Status of a workflow, for instance `RUNNING`; null when Temporal knows none of that id. */
+export const workflowStatus = (stack: Stack, workflowId: string): Promise<string | null> =>
+  withTemporal(stack, async (client) => {
+    try {
+      return (await client.workflow.getHandle(workflowId).describe()).status.name
+    } catch (error) {
+      if (Error.isError(error) && error.name === 'WorkflowNotFoundError') return null
+      throw error
+    }
+  })
+
+/** The worker that runs the turn of a session now. */
+export const workerOfTurn = (stack: Stack, sessionId: string, workers: Part[]): Promise<Part> =>
+  withTemporal(stack, async (client) => {
+    const { raw } = await client.workflow.getHandle(`session/${sessionId}`).describe()
+    const turn = raw.pendingActivities?.find(({ activityType }) => activityType?.name === 'runTurn')
+    const found = workers.find((worker) => turn?.lastWorkerIdentity?.startsWith(`${worker.pid()}@`) === true)
+    if (found === undefined) throw new Error(`no worker is ${String(turn?.lastWorkerIdentity)}`)
+    return found
+  })
+
+export const terminateWorkflow = (stack: Stack, workflowId: string): Promise<unknown> =>
+  withTemporal(stack, (client) => client.workflow.getHandle(workflowId).terminate('a test'))
+
+/** Has the janitor look now, and waits until it has. @returns what it put right */
+export const sweep = (stack: Stack): Promise<Record<string, number>> =>
+  withTemporal(stack, async (client) => {
+    const schedule = client.schedule.getHandle('janitor')
+    const before = (await schedule.describe()).info.numActionsTaken
+    await schedule.trigger()
+    const run = await until('the janitor has begun', 30_000, async () => {
+      const { numActionsTaken, recentActions } = (await schedule.describe()).info
+      return numActionsTaken > before && recentActions.at(-1)?.action.workflow
+    })
+    const repairs: Record<string, number> = await client.workflow
+      .getHandle(run.workflowId, run.firstExecutionRunId)
+      .result()
+    return repairs
+  })
 
 /** Each with its index, all at once. */
 export const times = <T>(count: number, work: (i: number) => Promise<T>): Promise<T[]> =>
