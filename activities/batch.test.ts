@@ -88,3 +88,14 @@ test('the stream is closed when nobody wants more of it', async () => {
   for await (const group of batches(source(), { everyMs: 1, max: 3 })) if (group.includes(2)) break
   expect(closed).toBe(true)
 })
+
+test('whoever has enough does not wait for a stream that says nothing more', async () => {
+  async function* silent(): AsyncGenerator<number> {
+    yield 1
+    await new Promise(() => {})
+  }
+  for await (const group of batches(silent(), { everyMs: 5, max: 10 })) {
+    expect(group).toEqual([1])
+    break
+  }
+})

@@ -34,6 +34,7 @@ export async function* batches<T>(
       yieldedAt = Date.now()
     }
   } finally {
-    await source.return?.()
+    // Not awaited: a generator that waits for its next item ends only after it, which may be never; whoever made it aborts it.
+    source.return?.().catch(() => {})
   }
 }

@@ -101,11 +101,16 @@ const followOnce = async (deps: ActivityDeps, work: Work, heard: () => void): Pr
   if (refused !== null) return refused
   heard()
   const after = await journalCursor(deps.sql, sandbox.id)
-  const journal = deps.supervisor.events(sandbox, { after, signal })
-  for await (const group of batches(journal, { everyMs: eventBatchMs, max: eventBatchMax })) {
-    heard()
-    const outcome = await append(deps, work, group)
-    if (outcome !== null) return outcome
+  const enough = new AbortController()
+  const journal = deps.supervisor.events(sandbox, { after, signal: AbortSignal.any([signal, enough.signal]) })
+  try {
+    for await (const group of batches(journal, { everyMs: eventBatchMs, max: eventBatchMax })) {
+      heard()
+      const outcome = await append(deps, work, group)
+      if (outcome !== null) return outcome
+    }
+  } finally {
+    enough.abort()
   }
   // The journal ends by the signal alone; whoever cancelled knows why.
   await Context.current().cancelled
