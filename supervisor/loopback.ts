@@ -94,17 +94,23 @@ const ask = async (to: Gateway, call: Parameters<typeof forward>[1]): Promise<In
   return forward(to, call)
 }
 
-type Relay = { to: Gateway; model: string; traffic: TurnTraffic; body: Buffer; log: (line: string) => void }
+type Relay = {
+  path: string
+  to: Gateway
+  model: string
+  traffic: TurnTraffic
+  body: Buffer
+  log: (line: string) => void
+}
 
 const relay = async (
   request: IncomingMessage,
   response: ServerResponse,
-  { to, model, ...own }: Relay,
+  { path, to, model, ...own }: Relay,
 ): Promise<void> => {
   const { traffic, body, log } = own
   traffic.usage.requests += 1
   const chat = parsed(body)
-  const path = request.url ?? '/'
   const gone = new AbortController()
   response.once('close', () => gone.abort())
   let answer: IncomingMessage
@@ -139,11 +145,13 @@ export const startLoopback = async (log: (line: string) => void): Promise<Loopba
       return json(response, 401, { error: { message: 'unknown key', type: 'unauthorized' } })
     if (request.method === 'GET' && request.url === '/v1/models')
       return json(response, 200, { object: 'list', data: [{ id: LOOPBACK_MODEL, object: 'model' }] })
-    const path = new URL(request.url ?? '/', 'http://loopback').pathname
-    if (request.method !== 'POST' || !FORWARDED.has(path))
+    const { pathname, search } = new URL(request.url ?? '/', 'http://loopback')
+    if (request.method !== 'POST' || !FORWARDED.has(pathname))
       return json(response, 404, { error: { message: 'only model calls pass here', type: 'not_found' } })
     const body = await readBody(request)
-    if (gateway !== null) return relay(request, response, { to: gateway, model, traffic, body, log })
+    // Not the request's own words: a target such as `pany://x/v1/…` behind `http://gateway.com` would be another host's address.
+    const path = `${pathname}${search}`
+    if (gateway !== null) return relay(request, response, { path, to: gateway, model, traffic, body, log })
     const chat = parsed(body) ?? {}
     if (hasToolResult(chat)) warmedUp = true
     const reply = warmUpReply(chat)

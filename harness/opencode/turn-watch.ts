@@ -32,6 +32,7 @@ export const createTurnWatch = (conversation: string, giveUp: () => void): TurnW
   const completed = new Set<string>()
   const closed = new Set<string>()
   let error: string | null = null
+  let gaveUp = false
   let check = (): void => undefined
 
   return {
@@ -40,9 +41,11 @@ export const createTurnWatch = (conversation: string, giveUp: () => void): TurnW
       if (sessionID !== conversation) return
       if (type === 'message.updated' && info?.id !== undefined && info.time?.completed !== undefined)
         completed.add(info.id)
-      if (type === 'session.error' && rest.error !== undefined) error = failureText(rest.error)
-      if (type === 'session.status' && status?.type === 'retry' && (status.attempt ?? 0) > retriesMax) {
+      // What follows upon giving up is not the reason.
+      if (type === 'session.error' && rest.error !== undefined && !gaveUp) error = failureText(rest.error)
+      if (type === 'session.status' && status?.type === 'retry' && (status.attempt ?? 0) > retriesMax && !gaveUp) {
         error = `given up after ${retriesMax} repetitions: ${status.message ?? 'no reason given'}`
+        gaveUp = true
         giveUp()
       }
       if (type !== 'session.idle') return
