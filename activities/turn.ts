@@ -144,6 +144,17 @@ const run = async (deps: ActivityDeps, ids: { turnId: string; sandboxId: string 
   const [before, sandbox] = await Promise.all([getTurn(deps.sql, ids.turnId), getSandbox(deps.sql, ids.sandboxId)])
   if (before === null || sandbox === null) return 'unwanted'
   if (sandbox.state !== 'claimed') return 'lost'
+  const evidence = await inspected(deps, sandbox.name)
+  if (before.status === 'queued' && !mayLive(evidence)) {
+    // Nobody has begun it, so it waits for the next sandbox instead of being interrupted.
+    await noteFailure(
+      deps,
+      sandbox,
+      { code: 'sandbox_lost', message: 'It is not there any more.', evidence },
+      'session',
+    )
+    return 'lost'
+  }
   const turn = await startTurn(deps.sql, ids.turnId, ids.sandboxId)
   if (turn === null) return before.status === 'queued' || before.status === 'running' ? 'unwanted' : 'over'
   const { session_id: sessionId, id: turn_id } = turn
