@@ -1,3 +1,4 @@
+import type { SessionEvent } from '../domain/events.ts'
 import type { Sql } from './sql.ts'
 
 /** Why a session had to move, for the user: what became of its last sandbox, and the turn that was running there. */
@@ -23,3 +24,10 @@ export const lossOf = async (
     from_attempt: boundAttempt,
   }
 }
+
+/** The moves of a session, in order. */
+export const movesOf = (sql: Sql, sessionId: string): Promise<SessionEvent[]> =>
+  sql.query<SessionEvent>(
+    "select seq, type, data, created_at from event where session_id = $1 and type = 'sandbox_moved' order by seq limit 100",
+    [sessionId],
+  )

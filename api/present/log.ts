@@ -1,6 +1,7 @@
 import type { SessionRow } from '../../db/entities/session.ts'
 import type { TurnRow } from '../../db/entities/turn.ts'
 import { isEnded } from '../../domain/session.ts'
+import type { SessionEvent } from '../../domain/events.ts'
 import type { MessagePart } from '../../domain/turn.ts'
 import type { LogEntry } from '../schemas/message.ts'
 
@@ -86,11 +87,7 @@ const turnEntries = (turn: TurnRow): LogEntry[] => {
 }
 
 /** A session's story in a few lines each: the shape that command-line clients print. */
-export const presentLog = (
-  session: SessionRow,
-  turns: TurnRow[],
-  moves: { seq: number; data: Record<string, unknown>; created_at: Date }[] = [],
-): LogEntry[] => {
+export const presentLog = (session: SessionRow, turns: TurnRow[], moves: SessionEvent[]): LogEntry[] => {
   const created: LogEntry = {
     id: `${session.id}/created`,
     kind: 'created',

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { getAgent, insertAgent, listAgents, lockAgent, markAgentDeleted, updateAgent } from '../../db/agents.ts'
 import { addOutbox } from '../../db/outbox.ts'
+import { recordPoolSuccess } from '../../db/pool.ts'
 import type { AgentRow } from '../../db/entities/agent.ts'
 import { AppError } from '../../domain/errors.ts'
 import { isId } from '../../domain/names.ts'
@@ -136,7 +137,10 @@ const patch = (deps: ApiDeps): Route =>
         const before = await lockAgent(tx, id)
         if (before === null) return null
         await addOutbox(tx, 'poke_pool', id)
-        return updateAgent(tx, id, changesOf(deps, before, body))
+        const changes = changesOf(deps, before, body)
+        // What failed was the template as it was: the new one is tried at once.
+        if (changes.template_hash !== before.template_hash) await recordPoolSuccess(tx, id)
+        return updateAgent(tx, id, changes)
       })
       if (row === null) throw new AppError('not_found', `agent '${id}' not found`)
       deps.outbox.kick()

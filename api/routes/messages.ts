@@ -1,5 +1,6 @@
 import type { ApiDeps } from '../deps.ts'
 import { findSession } from '../find.ts'
+import { movesOf } from '../../db/moves.ts'
 import { listTurns } from '../../db/turns.ts'
 import { presentThread } from '../present/thread.ts'
 import { presentLog } from '../present/log.ts'
@@ -92,7 +93,12 @@ const log = (deps: ApiDeps): Route =>
     errors: ['not_found'],
     async handle(ctx, { params, query }) {
       const session = await findSession(deps, params.id)
-      ctx.body = presentLog(session, await listTurns(deps.sql, session.id, query.limit))
+      // A session that never moved needs no look through its log.
+      const [turns, moves] = await Promise.all([
+        listTurns(deps.sql, session.id, query.limit),
+        session.attempt > 1 ? movesOf(deps.sql, session.id) : [],
+      ])
+      ctx.body = presentLog(session, turns, moves)
     },
   })
 
