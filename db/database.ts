@@ -28,12 +28,17 @@ const options = (url: string, extra: { poolMax?: number; applicationName?: strin
     allOrNothing: true,
   },
   schemaGenerator: { skipTables: ['lap_migration'] },
-  pool: { min: 0, max: extra.poolMax ?? 20 },
+  // More connections than cores only wait for each other; each has to plan every statement once.
+  pool: { min: 0, max: extra.poolMax ?? 10 },
   driverOptions: {
     application_name: extra.applicationName ?? 'lap',
     // The pool is shared with SQL by hand, which wants Dates and parsed JSON as `pg` gives them.
     types: new TypeOverrides(),
     keepAlive: true,
+    // Planning costs more than running the hot statements, and opening a connection more than both. Postgres would plan each five times per
+    // connection before it keeps a plan, and the pool would close a connection after 10 s.
+    options: '-c plan_cache_mode=force_generic_plan',
+    idleTimeoutMillis: 10 * 60_000,
     connectionTimeoutMillis: 5_000,
     statement_timeout: 30_000,
   },
