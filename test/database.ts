@@ -46,7 +46,7 @@ const makeTemplate = async (client: Client): Promise<void> => {
  * Makes an empty database with the current schema, without connecting to it.
  * @returns its URL
  */
-export const createEmptyDatabase = async (): Promise<string> => {
+const createEmptyDatabase = async (): Promise<string> => {
   const name = `test_${randomBytes(6).toString('hex')}`
   await withServer(async (client) => {
     await client.query('select pg_advisory_lock($1)', [TEMPLATE_LOCK])

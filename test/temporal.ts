@@ -1,10 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
-import { Client, Connection } from '@temporalio/client'
 import type { WorkerOptions } from '@temporalio/worker'
-
-/** Namespace of the test server, made when it starts. */
-export const TEST_NAMESPACE = 'lap'
 
 export const testTemporalAddress = (): string => {
   const address = process.env['TEST_TEMPORAL_ADDRESS']
@@ -23,10 +19,3 @@ export const workflowSource = (): Pick<WorkerOptions, 'workflowBundle' | 'workfl
     ? { workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)) }
     : { workflowBundle: { codePath } }
 }
-
-/** A client of the test server; close its connection at the end of the test file. */
-export const createTestClient = async (): Promise<Client> =>
-  new Client({
-    connection: await Connection.connect({ address: testTemporalAddress() }),
-    namespace: TEST_NAMESPACE,
-  })

@@ -61,11 +61,20 @@ const npmCi = (folder) =>
     )
   })
 
+/** In a terminal the seconds are counted while one waits. */
 const step = async (what, work) => {
   const startedAt = Date.now()
+  const seconds = () => `${((Date.now() - startedAt) / 1000).toFixed(0)} s`
   process.stdout.write(`  ${what} … `)
-  await work()
-  process.stdout.write(`${((Date.now() - startedAt) / 1000).toFixed(0)} s\n`)
+  const ticking = process.stdout.isTTY
+    ? setInterval(() => process.stdout.write(`\r  ${what} … ${seconds()}`), 1_000)
+    : undefined
+  try {
+    await work()
+  } finally {
+    clearInterval(ticking)
+  }
+  process.stdout.write(`${process.stdout.isTTY ? `\r  ${what} … ` : ''}${seconds()}\n`)
 }
 
 const main = async () => {
@@ -80,7 +89,7 @@ const main = async () => {
   }
   if ((await findTemporalCli()) === null) steps.push(['Temporal server', fetchTemporalCli])
   if (steps.length === 0) return
-  console.log('Installing what is missing; the first time takes a few minutes.')
+  console.log('Installing what is missing: about 450 MB the first time, a minute or more.')
   for (const [what, work] of steps) await step(what, work)
 }
 

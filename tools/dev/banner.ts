@@ -17,7 +17,7 @@ const FIRST_ID = `grep -o '"id":"[^"]*"' | head -n 1 | cut -d '"' -f 4`
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
 
 /** Three commands that can be pasted in their order: make an agent, open a session, say something in it. */
-export const firstCommands = (facts: Pick<BannerFacts, 'url' | 'masterKey' | 'model' | 'isDemo'>): string[] => {
+const firstCommands = (facts: Pick<BannerFacts, 'url' | 'masterKey' | 'model' | 'isDemo'>): string[] => {
   const base = `${facts.url}/api/v1/managed_agents`
   const headers = `-H ${quoted(`Authorization: Bearer ${facts.masterKey}`)} -H 'content-type: application/json'`
   const post = (path: string, body: object): string =>

@@ -22,7 +22,7 @@ const send = (record: ProcessRecord, signal: NodeJS.Signals): void => {
 }
 
 /** Resolves to whether the process ended within that time. */
-export const ended = async (record: ProcessRecord, withinMs: number): Promise<boolean> => {
+const ended = async (record: ProcessRecord, withinMs: number): Promise<boolean> => {
   const deadline = Date.now() + withinMs
   while (isRunning(record)) {
     if (Date.now() > deadline) return false
