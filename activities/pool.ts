@@ -39,6 +39,7 @@ const demandOf = (agent: PoolAgent, windowStart: number): AgentDemand => ({
   lastSessionAt: agent.last_session_at,
   perHour: agent.arrivals,
   leadTimeMs: agent.lead_ms ?? poolLeadTimeGuessMs,
+  held: agent.warm + agent.provisioning,
   health: {
     failures: agent.failures,
     backoffUntil: agent.backoff_until,

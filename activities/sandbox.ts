@@ -1,6 +1,8 @@
 import { Context } from '@temporalio/activity'
 import { getAgentAny } from '../db/agents.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
+import { pokePools } from '../db/flow.ts'
+import { recordPoolSuccess } from '../db/pool.ts'
 import { getSandbox, sandboxBooted, sandboxFailed, sandboxGone } from '../db/sandboxes.ts'
 import { setPhase } from '../db/sessions.ts'
 import { AppError, errorText, isAppError } from '../domain/errors.ts'
@@ -79,6 +81,13 @@ export const noteFailure = async (
   return true
 }
 
+/** Its template starts, so the pool of the agent need not wait any longer. */
+const noteGoodStart = async (deps: ActivityDeps, agentId: string): Promise<void> => {
+  if (!(await recordPoolSuccess(deps.sql, agentId))) return
+  await pokePools(deps.sql, [agentId])
+  deps.outbox.kick()
+}
+
 const provision = async (deps: ActivityDeps, sandboxId: string): Promise<'up' | 'unwanted'> => {
   const sandbox = await getSandbox(deps.sql, sandboxId)
   if (sandbox === null || sandbox.session_id === null) return 'unwanted'
@@ -101,6 +110,7 @@ const provision = async (deps: ActivityDeps, sandboxId: string): Promise<'up' | 
   if (started.is === 'unwanted') return 'unwanted'
   if ((await sandboxBooted(deps.sql, sandboxId, started.endpoint)) === null) return 'unwanted'
   await deps.driver.markClaimed(sandbox.name, sessionId)
+  await noteGoodStart(deps, sandbox.agent_id)
   return 'up'
 }
 

@@ -5,7 +5,7 @@ import type { ActivityDeps } from '../activities/deps.ts'
 import { createLostHandler } from '../activities/lost.ts'
 import type { Config } from '../config/config.ts'
 import { createDatabase } from '../db/database.ts'
-import { leakedSandboxes } from '../db/flow.ts'
+import { leakedSandboxes, pokePools, poolsToPoke } from '../db/flow.ts'
 import { errorText } from '../domain/errors.ts'
 import { ledgerGraceMs } from '../domain/limits.ts'
 import { findHarnesses } from '../harness/registry.ts'
@@ -86,6 +86,10 @@ const main = async (): Promise<void> => {
   }
   await ensureNamespace(temporal, log, signal)
   await ensureJanitor(temporal)
+  // The settings may be other ones than before. If the database is away, the janitor asks later.
+  await poolsToPoke(db.sql, config.pool.recentAgentHours)
+    .then((pools) => pokePools(db.sql, pools))
+    .catch((error: unknown) => log.warn({ reason: errorText(error) }, 'the pools were not asked to look'))
   const onLost = createLostHandler(deps)
   driver.watchLost((name) => void onLost(name), signal)
 

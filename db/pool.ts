@@ -83,7 +83,7 @@ export const recordPoolFailure = async (
     return row!
   })
 
-/** A good start closes the breaker. @returns whether anything was open or counted */
+/** A good start, or another template, closes the breaker and ends the wait. @returns whether anything was open or counted */
 export const recordPoolSuccess = async (sql: Sql, agentId: string): Promise<boolean> =>
   (await sql.one(
     `update pool_state set failures = 0, backoff_until = null, breaker_open = false, breaker_reason = null

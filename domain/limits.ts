@@ -41,6 +41,8 @@ export const pageSizeDefault = 50
 export const continueAsNewEvents = 1_500
 /** Safety net of the pool loop; pokes are what drives it. */
 export const poolCheckMs = 30 * SECOND
+/** A place in the warm pool moves to another agent only where it saves this many times the misses: moving it costs a start. */
+export const poolKeepFactor = 1.5
 /** Back-off of a failing template: doubles from the first to the second figure, with jitter. */
 export const poolBackoffFirstMs = 5 * SECOND
 export const poolBackoffMaxMs = 10 * MINUTE

@@ -1,5 +1,5 @@
 import { marginalBenefit } from './demand.ts'
-import { poolBackoffFirstMs, poolBackoffMaxMs, poolCheckMs } from './limits.ts'
+import { poolBackoffFirstMs, poolBackoffMaxMs, poolCheckMs, poolKeepFactor } from './limits.ts'
 
 /**
  * The warm pool's arithmetic: data in, data out; `now` is an argument. `shares` divides one budget over the agents, `plan` says what one agent's
@@ -25,6 +25,8 @@ export type AgentDemand = {
   perHour: number
   /** From order to warm, measured; a guess for an agent that never had one. */
   leadTimeMs: number
+  /** Sandboxes that its pool has, warm or being made. */
+  held?: number
   health: PoolHealth
 }
 
@@ -43,7 +45,8 @@ const ceilingOf = (agent: AgentDemand): number => (agent.health.breakerOpen ? 1 
 
 /**
  * Divides the budget: one each, most recently used first, while it lasts; each further one goes where it saves most misses, which is
- * the agent with the greatest arrival rate × lead time for its size. Equal benefits (quiet agents) are served in turn, most recent first.
+ * the agent with the greatest arrival rate × lead time for its size. Equal benefits (quiet agents) are served in turn, most recent first. What an agent
+ * has counts for more than what another would have to start, or a place would go back and forth with every small change of the measures.
  * @returns agent id → sandboxes; every agent given is in it
  */
 export const shares = (agents: AgentDemand[], budget: number, now: Date): Map<string, number> => {
@@ -54,9 +57,11 @@ export const shares = (agents: AgentDemand[], budget: number, now: Date): Map<st
   const shareOf = (agent: AgentDemand): number => result.get(agent.agentId) ?? 0
   for (let left = budget - served.length; left > 0; left--) {
     const open = served.filter((agent) => shareOf(agent) < ceilingOf(agent))
+    const worth = (agent: AgentDemand): number =>
+      marginalBenefit(shareOf(agent), agent) * (shareOf(agent) < (agent.held ?? 0) ? poolKeepFactor : 1)
     const best = open.reduce<AgentDemand | null>((winner, agent) => {
       if (winner === null) return agent
-      const gain = marginalBenefit(shareOf(agent), agent) - marginalBenefit(shareOf(winner), winner)
+      const gain = worth(agent) - worth(winner)
       return gain > 0 || (gain === 0 && shareOf(agent) < shareOf(winner)) ? agent : winner
     }, null)
     if (best === null) break

@@ -103,6 +103,30 @@ describe('the division of one budget', () => {
       2,
       { a: 1, b: 1, c: 0 },
     ],
+    [
+      'a place stays where it is for a small difference',
+      [agent('a', { perHour: 10, held: 2 }), agent('b', { perHour: 11, held: 1 })],
+      3,
+      { a: 2, b: 1 },
+    ],
+    [
+      'and moves for a large one',
+      [agent('a', { perHour: 10, held: 2 }), agent('b', { perHour: 20, held: 1 })],
+      3,
+      { a: 1, b: 2 },
+    ],
+    [
+      'a place that became free by a claim goes where it is worth most',
+      [agent('a', { perHour: 10, held: 1 }), agent('b', { perHour: 11, held: 1 })],
+      3,
+      { a: 1, b: 2 },
+    ],
+    [
+      'what an agent has is no claim to the first place of another',
+      [agent('a', { perHour: 10, held: 4 }), agent('b')],
+      4,
+      { a: 3, b: 1 },
+    ],
     ['never used counts as long ago', [agent('never', { lastSessionAt: null }), agent('a')], 1, { never: 0, a: 1 }],
   ])('%s', (_, agents, budget, expected) => {
     expect(divide(agents, budget)).toEqual(expected)
@@ -142,6 +166,22 @@ describe('the division of one budget', () => {
         for (let b = 1; a + b <= budget - 1; b++)
           expect(misses).toBeLessThanOrEqual(missesOf([a, b, budget - a - b]) + 1e-9)
     }
+  })
+
+  test('does not change its mind while lead times waver', () => {
+    let seed = 7
+    const random = (): number => (seed = (seed * 48_271) % 2_147_483_647) / 2_147_483_647
+    const held: Record<string, number> = { a: 0, b: 0, c: 0 }
+    let moves = 0
+    for (let look = 0; look < 200; look++) {
+      const agents = ['a', 'b', 'c'].map((id, i) =>
+        agent(id, { perHour: 20, leadTimeMs: 1_500 + 200 * random(), lastSessionAt: ago(i), held: held[id]! }),
+      )
+      const given = divide(agents, 5)
+      if (look > 0) moves += ['a', 'b', 'c'].filter((id) => given[id] !== held[id]).length
+      Object.assign(held, given)
+    }
+    expect(moves).toBe(0)
   })
 
   test('a larger budget takes from nobody', () => {

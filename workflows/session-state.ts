@@ -28,7 +28,7 @@ export type Spent = {
 const MAY_BE_CHANCE: FailureCode[] = ['sandbox_lost', 'harness_exited']
 
 /** Looked at again no sooner than this: the clocks of Temporal and of the database differ by a little. */
-const shortestWaitMs = 500
+export const shortestWaitMs = 500
 
 const obtainOr = (view: SessionView, spent: Spent): SessionStep => {
   const { lastFailure } = spent

@@ -16,7 +16,7 @@ import { continueAsNewEvents } from '../domain/limits.ts'
 import { statusAttribute, wake } from './messages.ts'
 import type { SessionInput } from './messages.ts'
 import { createRemovals } from './removals.ts'
-import { describeSession, isWanted, lookAgainIn, nextStep } from './session-state.ts'
+import { describeSession, isWanted, lookAgainIn, nextStep, shortestWaitMs } from './session-state.ts'
 import type { SessionStep, Spent } from './session-state.ts'
 import { brief, quick, starting, turning } from './steps.ts'
 import { whileWanted } from './while-wanted.ts'
@@ -77,13 +77,18 @@ const createSteps = (sessionId: string) => {
     spent = outcome === 'dead' ? { ...spent, dead: spent.dead + 1, lastFailure } : nothingSpent()
   }
 
+  const expire = async (): Promise<void> => {
+    // By the clock of the database it may be a moment too early.
+    if (!(await quick.endIfDue(sessionId))) await condition(() => woken, shortestWaitMs)
+  }
+
   const act = async (step: SessionStep, view: SessionView): Promise<void> => {
     if (step.do === 'obtain') await quick.obtainSandbox(sessionId, { warm: step.warm })
     else if (step.do === 'provision') await provision(step, view)
     else if (step.do === 'bind') await bind()
     else if (step.do === 'turn')
       await watched(step, view, () => turning.runTurn({ turnId: step.turnId, sandboxId: step.sandboxId }))
-    else if (step.do === 'expire') await quick.endIfDue(sessionId)
+    else if (step.do === 'expire') await expire()
     else if (step.do === 'fail') await quick.failSession(sessionId, { code: step.code, reason: step.reason })
     else if (step.do === 'wait') await condition(() => woken, step.ms)
   }

@@ -23,6 +23,8 @@ export type TemporalOptions = {
   /** null: without UI. */
   uiPort?: number | null
   namespaces?: string[]
+  /** Dynamic configuration of the server, beside and over ours. */
+  settings?: Record<string, string>
   onOutput?: (text: string) => void
   /** Told as soon as the process exists. */
   onSpawn?: (record: ProcessRecord) => void
@@ -68,7 +70,8 @@ export const startTemporal = async (options: TemporalOptions = {}): Promise<Runn
       '--sqlite-pragma',
       'synchronous=off',
     )
-  for (const [key, value] of Object.entries(DYNAMIC_CONFIG)) args.push('--dynamic-config-value', `${key}=${value}`)
+  for (const [key, value] of Object.entries({ ...DYNAMIC_CONFIG, ...options.settings }))
+    args.push('--dynamic-config-value', `${key}=${value}`)
   const { child, record, lastLines } = await startProcess(cli, args, {
     detached: true,
     ...(options.onOutput === undefined ? {} : { onOutput: options.onOutput }),
