@@ -1,3 +1,4 @@
+import { flushCompileCache } from 'node:module'
 import { text } from 'node:stream/consumers'
 import type { SupervisorConfig } from '../domain/supervisor-protocol.ts'
 import { listen } from '../supervisor/server.ts'
@@ -14,6 +15,8 @@ const supervisor = await createSupervisor(config, {
   onDead: () => void stop(1),
 })
 await listen(supervisor, { ...config.listen, token: config.token })
+// For the next one, if `NODE_COMPILE_CACHE` is set: it then takes 0.2 s instead of 0.4 s, and 62 MB instead of 98. This one may live for hours.
+flushCompileCache()
 
 let ending = false
 const stop = async (code: number): Promise<void> => {
