@@ -27,7 +27,7 @@ const drain = async (ready: Ready, size: number): Promise<{ perSecond: number; e
 const run = async (bench: Bench): Promise<Figure[]> => {
   const size = bench.count(100, 10)
   const ready = await bench.withPool('light', size)
-  const drains = await inTurn(bench.count(3, 1), async () => {
+  const drains = await inTurn(bench.count(2, 1), async () => {
     await ready.quiet()
     return drain(ready, size)
   })
