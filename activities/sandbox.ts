@@ -3,7 +3,7 @@ import { getAgentAny } from '../db/agents.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import { pokePools } from '../db/flow.ts'
 import { recordPoolSuccess } from '../db/pool.ts'
-import { getSandbox, sandboxBooted, sandboxFailed, sandboxGone } from '../db/sandboxes.ts'
+import { endSandbox, getSandbox, sandboxBooted, sandboxFailed, sandboxGone } from '../db/sandboxes.ts'
 import { setPhase } from '../db/sessions.ts'
 import { AppError, errorText, isAppError } from '../domain/errors.ts'
 import { provisionHeartbeatMs, sandboxReadyTimeoutMs } from '../domain/limits.ts'
@@ -33,7 +33,7 @@ const failureOf = (error: unknown): SandboxFailure | null =>
     ? (error as Error & { failure: SandboxFailure }).failure
     : null
 
-/** `unwanted`: its row said so as soon as it was made, and it is removed again. */
+/** `unwanted`: its row has ended, because nobody wants it, or because its agent changed; what was made of it is removed. */
 export type Booted = { is: 'up'; endpoint: string } | { is: 'failed'; failure: SandboxFailure } | { is: 'unwanted' }
 
 const isOver = (state: SandboxState | undefined): boolean =>
@@ -43,7 +43,13 @@ const isOver = (state: SandboxState | undefined): boolean =>
 export const startUp = async (deps: ActivityDeps, sandbox: SandboxRow, onProgress?: ReadyProgress): Promise<Booted> => {
   const agent = await getAgentAny(deps.sql, sandbox.agent_id)
   if (agent === null) throw new AppError('not_found', `agent ${sandbox.agent_id} not found`)
-  const spec = specOf(deps, sandbox, templateNow(deps, agent).template)
+  const { template, hash } = templateNow(deps, agent)
+  // One of the pool is found by the hash in its row, so it is made of exactly that or not at all.
+  if (sandbox.purpose === 'pool' && hash !== sandbox.template_hash) {
+    await endSandbox(deps.sql, sandbox.id)
+    return { is: 'unwanted' }
+  }
+  const spec = specOf(deps, sandbox, template)
   const signal = Context.current().cancellationSignal
   const deadlineMs = Math.max(1, sandbox.created_at.getTime() + sandboxReadyTimeoutMs - Date.now())
   try {
@@ -131,5 +137,6 @@ export const sandboxActivities = (deps: ActivityDeps) => ({
    */
   provisionSandbox: (sandboxId: string): Promise<'up' | 'unwanted'> =>
     withHeartbeat(provisionHeartbeatMs, () => provision(deps, sandboxId)),
-  removeSandbox: (sandboxId: string): Promise<void> => removeEnded(deps, sandboxId),
+  removeSandbox: (sandboxId: string): Promise<void> =>
+    withHeartbeat(provisionHeartbeatMs, () => removeEnded(deps, sandboxId)),
 })

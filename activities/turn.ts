@@ -121,17 +121,21 @@ const followOnce = async (deps: ActivityDeps, work: Work, heard: () => void): Pr
 const isSilence = (error: unknown): boolean =>
   isSupervisorUnreachable(error) || (isAppError(error) && (error.code === 'conflict' || error.code === 'upstream'))
 
-/** Follows through broken connections, until the turn is over or the sandbox is given up. */
+/**
+ * Follows through broken connections, until the turn is over or the sandbox is given up. A harness may say nothing for as long as it likes; what counts is how
+ * long its supervisor has not answered.
+ */
 const follow = async (deps: ActivityDeps, work: Work): Promise<TurnOutcome> => {
   const signal = Context.current().cancellationSignal
-  let heardAt = Date.now()
+  let silentSince: number | null = null
   for (;;)
     try {
-      return await followOnce(deps, work, () => (heardAt = Date.now()))
+      return await followOnce(deps, work, () => (silentSince = null))
     } catch (error) {
       if (signal.aborted || !isSilence(error)) throw error
+      silentSince ??= Date.now()
       const evidence = await inspected(deps, work.sandbox.name)
-      if (!mayLive(evidence) || Date.now() - heardAt > supervisorLostMs) {
+      if (!mayLive(evidence) || Date.now() - silentSince > supervisorLostMs) {
         const message = `It does not answer any more: ${errorText(error)}`
         await noteFailure(deps, work.sandbox, { code: 'sandbox_lost', message, evidence }, 'session')
         return 'lost'
