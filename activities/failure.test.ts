@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals'
-import { ApplicationFailure, CancelledFailure } from '@temporalio/common'
+import { type ApplicationFailure, CancelledFailure } from '@temporalio/common'
 import { AppError, type ErrorCode } from '../domain/errors.ts'
 import { SupervisorUnreachable } from '../sandbox/supervisor-client.ts'
 import { sandboxFailure, toFailure } from './failure.ts'

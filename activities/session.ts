@@ -10,7 +10,7 @@ import { endSession } from '../db/session-end.ts'
 import { getSession, loadSessionPlan } from '../db/sessions.ts'
 import { endTurn, openTurns } from '../db/turns.ts'
 import { AppError, errorText, isAppError } from '../domain/errors.ts'
-import { bindTries, reconnectMs } from '../domain/limits.ts'
+import { bindTries, provisionHeartbeatMs, reconnectMs } from '../domain/limits.ts'
 import { sandboxName } from '../domain/names.ts'
 import type { SandboxState } from '../domain/sandbox.ts'
 import { isEnded } from '../domain/session.ts'
@@ -20,6 +20,7 @@ import { isSupervisorUnreachable } from '../sandbox/supervisor-client.ts'
 import * as events from '../telemetry/events.ts'
 import { templateNow } from './deps.ts'
 import type { ActivityDeps } from './deps.ts'
+import { withHeartbeat } from './heartbeat.ts'
 import { inspected, mayLive, noteFailure } from './sandbox.ts'
 
 /** All that decides what a session does next. Moments are milliseconds since 1970. */
@@ -200,7 +201,8 @@ export const sessionActivities = (deps: ActivityDeps) => ({
   /** @param options.warm false: a warm one is not asked for again */
   obtainSandbox: (sessionId: string, options: { warm: boolean }): Promise<Obtained> =>
     obtain(deps, sessionId, options.warm),
-  bindSandbox: (sessionId: string): Promise<BindOutcome> => bind(deps, sessionId),
+  bindSandbox: (sessionId: string): Promise<BindOutcome> =>
+    withHeartbeat(provisionHeartbeatMs, () => bind(deps, sessionId)),
   /** Ends the session if its idle or age deadline has passed. @returns whether it ended */
   endIfDue: async (sessionId: string): Promise<boolean> => {
     const ended = await endIfDue(deps.sql, sessionId)

@@ -95,7 +95,7 @@ export const outboxRetryFirstMs = 500
 export const outboxRetryMaxMs = 15 * SECOND
 /** Workflows that a worker keeps in memory, some 365 KB each; one that is not there is replayed from its history. */
 export const cachedWorkflowsMax = 500
-/** Heartbeat of the activities that wait for a sandbox: also how soon they hear that nobody wants it any more. */
+/** Heartbeat of the activities that start, bind or remove a sandbox: also how soon a start hears that nobody wants it any more. */
 export const provisionHeartbeatMs = 1 * SECOND
 /** New sandboxes for one start whose first one was lost or whose harness exited: both may be chance. */
 export const startRetriesMax = 1
@@ -103,7 +103,7 @@ export const startRetriesMax = 1
 export const poolLeadTimeGuessMs = 12 * SECOND
 /** Heartbeats are sent this often, so that one may be late. */
 export const turnHeartbeatEveryMs = 2 * SECOND
-/** A worker that starts a sandbox and is silent for this long is dead. */
+/** A worker that starts, binds or removes a sandbox and is silent for this long is dead. */
 export const provisionHeartbeatTimeoutMs = 8 * SECOND
 /** A pool that has decided nothing for this long while its workflow runs is wedged: it looks every `poolCheckMs`. */
 export const poolWedgedMs = 5 * MINUTE

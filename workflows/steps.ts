@@ -17,7 +17,11 @@ const retry = { initialInterval: '100ms', backoffCoefficient: 2, maximumInterval
 export const quick = proxyLocalActivities<Activities>({ startToCloseTimeout: '30s', retry })
 
 /** One call to a sandbox, or its removal. */
-export const brief = proxyActivities<Activities>({ startToCloseTimeout: '2m', retry })
+export const brief = proxyActivities<Activities>({
+  startToCloseTimeout: '2m',
+  heartbeatTimeout: provisionHeartbeatTimeoutMs,
+  retry,
+})
 
 /** Waits for a sandbox. When cancelled it is over only once it has stopped, so that nothing is made after what it made was removed. */
 export const starting = proxyActivities<Activities>({
