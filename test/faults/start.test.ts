@@ -9,21 +9,95 @@ import {
 import { replyTo } from './model.ts'
 
 /** All that anybody had to tell Temporal is told, and the session's workflow is over, or was never needed. */
-const workflowHasEnded = (stack: Stack, sessionId: string): Promise<true> =>
+const workflowHasEnded = (sessionId: string): Promise<true> =>
   until('its workflow has ended', 40_000, async () => {
     const untold = await stack.sql('select 1 from outbox where subject = $1', [sessionId])
     return untold.length === 0 && (await workflowStatus(stack, `session/${sessionId}`)) !== 'RUNNING'
   })
 
-describe('with a pool of one', () => {
-  let stack: Stack
+let stack: Stack
+beforeAll(async () => {
+  stack = await startStack({ env: { WARM_POOL_SIZE: '0' } })
+}, 90_000)
+afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+
+describe('without a pool', () => {
   let agent: string
   beforeAll(async () => {
-    stack = await startStack({ env: { WARM_POOL_SIZE: '1', WARM_POOL_MAX_PROVISIONING: '1' } })
+    agent = await createAgent(stack, { setup_cmd: 'sleep 0.3' })
+  })
+
+  const stateIs = async (name: string, accepted: string[]): Promise<boolean> => {
+    const text = await readFile(path.join(stack.sandboxDir, name, 'state.json'), 'utf8')
+    const { state, phase }: { state: string; phase: string | null } = JSON.parse(text)
+    return accepted.includes(state) || accepted.includes(phase ?? '')
+  }
+
+  const moments: [string, (sandbox: () => Promise<SandboxRow | undefined>) => Promise<unknown>][] = [
+    ['at once', () => Promise.resolve()],
+    ['when its sandbox has a row', (sandbox) => until('a row', 30_000, sandbox)],
+    [
+      'when its sandbox has a directory',
+      (sandbox) =>
+        until('a directory', 30_000, async () =>
+          existsSync(path.join(stack.sandboxDir, (await sandbox())?.name ?? '-')),
+        ),
+    ],
+    [
+      'while its repository is cloned or prepared',
+      (sandbox) =>
+        until('a phase', 30_000, async () =>
+          stateIs((await sandbox())?.name ?? '-', [
+            'cloning_repo',
+            'installing_deps',
+            'harness_listening',
+            'waiting_harness',
+            'booted',
+            'bound',
+          ]),
+        ),
+    ],
+    [
+      'when its sandbox has just booted',
+      (sandbox) => until('booted', 30_000, async () => stateIs((await sandbox())?.name ?? '-', ['booted', 'bound'])),
+    ],
+    [
+      'right after it became ready',
+      (sandbox) => until('ready', 30_000, async () => (await sandbox())?.state === 'claimed'),
+    ],
+  ]
+
+  test.each(moments)(
+    'a session deleted %s leaves nothing',
+    async (_, moment) => {
+      const session = await openSession(stack, agent)
+      expect(session).toMatchObject({ status: 'creating', spawn_mode: 'cold' })
+      await moment(async () => (await sandboxesOf(stack, session.id)).at(-1))
+      expect((await stack.http('DELETE', `/sessions/${session.id}`)).status).toBe(200)
+      expect(await getSession(stack, session.id)).toMatchObject({ status: 'dead', end_reason: 'deleted' })
+      await workflowHasEnded(session.id)
+      const sandboxes = await sandboxesOf(stack, session.id)
+      await leavesNothing(
+        stack,
+        sandboxes.map(({ name }) => name),
+      )
+      expect(stack.sandboxProcesses()).toEqual([])
+      expect(await getSession(stack, session.id)).toMatchObject({ status: 'dead', end_reason: 'deleted' })
+    },
+    90_000,
+  )
+})
+
+describe('with a pool of one', () => {
+  let agent: string
+  beforeAll(async () => {
+    for (const part of [stack.api(), stack.worker()]) {
+      await part.kill('SIGTERM')
+      await part.start({ WARM_POOL_SIZE: '1', WARM_POOL_MAX_PROVISIONING: '1' })
+    }
     agent = await createAgent(stack)
     await warmPool(stack, agent, 1)
   }, 120_000)
-  afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
 
   const warmOne = async (): Promise<SandboxRow> => {
     await poolHas(stack, 1)
@@ -80,77 +154,7 @@ describe('with a pool of one', () => {
     await reply
     await reaches(stack, sessionId, 'dead')
     await leavesNothing(stack, [sandbox.name])
-    await workflowHasEnded(stack, sessionId)
+    await workflowHasEnded(sessionId)
     expect(await getSession(stack, sessionId)).toMatchObject({ status: 'dead', end_reason: 'deleted' })
   }, 90_000)
-})
-
-describe('without a pool', () => {
-  let stack: Stack
-  let agent: string
-  beforeAll(async () => {
-    stack = await startStack({ env: { WARM_POOL_SIZE: '0' } })
-    agent = await createAgent(stack, { setup_cmd: 'sleep 0.3' })
-  }, 90_000)
-  afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
-
-  const stateIs = async (name: string, accepted: string[]): Promise<boolean> => {
-    const text = await readFile(path.join(stack.sandboxDir, name, 'state.json'), 'utf8')
-    const { state, phase }: { state: string; phase: string | null } = JSON.parse(text)
-    return accepted.includes(state) || accepted.includes(phase ?? '')
-  }
-
-  const moments: [string, (sandbox: () => Promise<SandboxRow | undefined>) => Promise<unknown>][] = [
-    ['at once', () => Promise.resolve()],
-    ['when its sandbox has a row', (sandbox) => until('a row', 30_000, sandbox)],
-    [
-      'when its sandbox has a directory',
-      (sandbox) =>
-        until('a directory', 30_000, async () =>
-          existsSync(path.join(stack.sandboxDir, (await sandbox())?.name ?? '-')),
-        ),
-    ],
-    [
-      'while its repository is cloned or prepared',
-      (sandbox) =>
-        until('a phase', 30_000, async () =>
-          stateIs((await sandbox())?.name ?? '-', [
-            'cloning_repo',
-            'installing_deps',
-            'harness_listening',
-            'waiting_harness',
-            'booted',
-            'bound',
-          ]),
-        ),
-    ],
-    [
-      'when its sandbox has just booted',
-      (sandbox) => until('booted', 30_000, async () => stateIs((await sandbox())?.name ?? '-', ['booted', 'bound'])),
-    ],
-    [
-      'right after it became ready',
-      (sandbox) => until('ready', 30_000, async () => (await sandbox())?.state === 'claimed'),
-    ],
-  ]
-
-  test.each(moments)(
-    'a session deleted %s leaves nothing',
-    async (_, moment) => {
-      const session = await openSession(stack, agent)
-      expect(session).toMatchObject({ status: 'creating', spawn_mode: 'cold' })
-      await moment(async () => (await sandboxesOf(stack, session.id)).at(-1))
-      expect((await stack.http('DELETE', `/sessions/${session.id}`)).status).toBe(200)
-      expect(await getSession(stack, session.id)).toMatchObject({ status: 'dead', end_reason: 'deleted' })
-      await workflowHasEnded(stack, session.id)
-      const sandboxes = await sandboxesOf(stack, session.id)
-      await leavesNothing(
-        stack,
-        sandboxes.map(({ name }) => name),
-      )
-      expect(stack.sandboxProcesses()).toEqual([])
-      expect(await getSession(stack, session.id)).toMatchObject({ status: 'dead', end_reason: 'deleted' })
-    },
-    90_000,
-  )
 })

@@ -1,10 +1,12 @@
 import { randomInt } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { replyTo } from '../faults/model.ts'
 import { type Part, type Reply, type Stack, startStack, until } from '../faults/stack.ts'
 import {
   createAgent,
   expectWholeLog,
+  getSession,
   leavesNothing,
   type Message,
   type Session,
@@ -12,87 +14,121 @@ import {
   times,
   turnsOf,
 } from '../faults/world.ts'
+import { createRandom, type Random } from './random.ts'
 
-const SESSIONS = 60
+/** New sessions are opened for this long; those that are open then go on to their end. */
+const OPENING_MS = Number(process.env['SOAK_SECONDS'] ?? 120) * 1_000
+const SEED = Number(process.env['SOAK_SEED'] ?? randomInt(2 ** 31))
 const TURNS = 3
-const CLIENTS = 6
+const CLIENTS = 8
+/** A turn waits ten seconds for the heartbeat of a dead worker, and the next worker may be killed too. */
+const ANSWER_MS = 180_000
 
 let stack: Stack
 beforeAll(async () => {
+  console.log(`SOAK_SEED=${SEED}`)
   stack = await startStack({ apis: 2, workers: 2, env: { WARM_POOL_SIZE: '4', WARM_POOL_MAX_PROVISIONING: '2' } })
-}, 90_000)
+}, 120_000)
 afterAll(async () => stack?.[Symbol.asyncDispose](), 120_000)
 
 /** As a careful client does: the same key on either API until there is an answer. */
 const insist = async <T>(method: string, path: string, body: unknown, key: string): Promise<Reply<T>> => {
   let api = randomInt(2)
-  return until(`an answer to ${method} ${path}`, 180_000, async () => {
+  return until(`an answer to ${method} ${path}`, ANSWER_MS, async () => {
     api = 1 - api
     const reply = await stack.http<T>(method, path, body, {
       api,
       headers: { 'idempotency-key': key },
-      signal: AbortSignal.timeout(60_000),
+      signal: AbortSignal.timeout(ANSWER_MS),
     })
     return reply.status < 500 && reply.status !== 429 ? reply : null
   })
 }
 
-/** Kills one process after the other, each comes back; never both of a kind at once. */
-const killAtRandom = async (parts: Part[], stop: AbortSignal): Promise<number> => {
-  let kills = 0
+type Fault = { name: string; strike: () => Promise<void> }
+
+const killed = (name: string, part: Part): Fault => ({
+  name,
+  strike: async () => {
+    await part.kill('SIGKILL')
+    await part.start()
+  },
+})
+
+/** Processes of the platform are killed often, its servers now and then. */
+const faultsOf = ({ api, worker, postgres, temporal }: Stack): Fault[] => [
+  ...[0, 1]
+    .flatMap((i) => [killed(`api ${i}`, api(i)), killed(`worker ${i}`, worker(i))])
+    .flatMap((fault) => [fault, fault]),
+  { name: 'postgres', strike: () => postgres.kill().then(() => postgres.start()) },
+  { name: 'temporal', strike: () => temporal.stop().then(() => temporal.start()) },
+]
+
+/** One fault after the other; each is over before the next. @returns their names */
+const strikeAtRandom = async (faults: Fault[], random: Random, stop: AbortSignal): Promise<string[]> => {
+  const struck: string[] = []
   while (!stop.aborted) {
-    await new Promise((resolve) => setTimeout(resolve, randomInt(300, 2_500)))
-    const part = parts[randomInt(parts.length)]
-    await part?.kill('SIGKILL')
-    await part?.start()
-    kills++
+    await sleep(random.between(300, 3_000))
+    const fault = faults[random.below(faults.length)]
+    if (fault === undefined || stop.aborted) continue
+    struck.push(fault.name)
+    await fault.strike()
   }
-  return kills
+  return struck
 }
 
-test('sixty sessions, while APIs and workers are killed at random: none is lost, no turn runs twice, no sandbox stays', async () => {
-  const agent = await createAgent(stack)
-  const done = new AbortController()
-  const killing = killAtRandom([stack.api(0), stack.worker(0), stack.api(1), stack.worker(1)], done.signal)
-  const ids: string[] = []
-  const live = async (n: number): Promise<void> => {
-    const created = await insist<Session>('POST', `/agents/${agent}/session`, { title: `${n}` }, `create-${n}`)
-    expect(created.status).toBe(200)
-    ids.push(created.body.id)
-    for (let t = 0; t < TURNS; t++) {
-      const text = `m-${n}-${t}. words=10 gap=20`
-      const reply = await insist<Message>('POST', `/sessions/${created.body.id}/message`, { text }, `turn-${n}-${t}`)
-      expect({ text, status: reply.status, reply: textOf(reply.body) }).toEqual({
-        text,
-        status: 200,
-        reply: replyTo(text),
-      })
-    }
-  }
-  await times(CLIENTS, async (client) => {
-    for (let n = client; n < SESSIONS; n += CLIENTS) await live(n)
-  })
-  done.abort()
-  const kills = await killing
-  console.log(`${kills} kills during ${SESSIONS} sessions with ${TURNS} turns each`)
-  expect(kills).toBeGreaterThan(5)
+const idOf = (n: number, turn: number): string => `m-${n}-${turn}.`
 
-  expect(new Set(ids).size).toBe(SESSIONS)
-  for (const id of ids) {
+/** One session from its create to its last answer. @returns its id */
+const live = async (agent: string, n: number): Promise<string> => {
+  const { status, body } = await insist<Session>('POST', `/agents/${agent}/session`, { title: `${n}` }, `create-${n}`)
+  expect(status).toBe(200)
+  for (let turn = 0; turn < TURNS; turn++) {
+    const text = `${idOf(n, turn)} words=10 gap=50`
+    const reply = await insist<Message>('POST', `/sessions/${body.id}/message`, { text }, `turn-${n}-${turn}`)
+    const said = { text, status: reply.status, reply: textOf(reply.body) }
+    expect(said).toEqual({ text, status: 200, reply: replyTo(text) })
+  }
+  return body.id
+}
+
+test('while processes and servers are killed at random, no session is lost, no turn runs twice, no sandbox stays', async () => {
+  const agent = await createAgent(stack)
+  const over = new AbortController()
+  const striking = strikeAtRandom(faultsOf(stack), createRandom(SEED), over.signal)
+  const ids: string[] = []
+  const opensUntil = Date.now() + OPENING_MS
+  try {
+    await times(CLIENTS, async (client) => {
+      for (let n = client; Date.now() < opensUntil; n += CLIENTS) ids[n] = await live(agent, n)
+    })
+  } finally {
+    over.abort()
+  }
+  const struck = await striking
+  const sessions = ids.flatMap((id, n) => [{ id, n }])
+  console.log(
+    `SOAK_SEED=${SEED}: ${sessions.length} sessions of ${TURNS} turns during ${struck.length} faults: ${struck.join(', ')}`,
+  )
+  expect(struck.length).toBeGreaterThan(OPENING_MS / 30_000)
+
+  expect(new Set(sessions.map(({ id }) => id)).size).toBe(sessions.length)
+  for (const { id, n } of sessions) {
     expect((await turnsOf(stack, id)).map(({ status }) => status)).toEqual(Array.from({ length: TURNS }, () => 'done'))
     await expectWholeLog(stack, id)
+    expect(await getSession(stack, id)).toMatchObject({ status: 'ready', attempt: 1 })
+    const asked = Array.from({ length: TURNS }, (_, turn) => stack.model.askedFor(idOf(n, turn)).length)
+    expect({ n, asked }).toEqual({ n, asked: Array.from({ length: TURNS }, () => 1) })
   }
-  for (let n = 0; n < SESSIONS; n++)
-    for (let t = 0; t < TURNS; t++)
-      expect({ n, t, asked: stack.model.askedFor(`m-${n}-${t}.`).length }).toEqual({ n, t, asked: 1 })
-
+  // A create that was answered by nobody made a session too; deleting the agent ends them all.
   expect((await insist('DELETE', `/agents/${agent}`, undefined, 'end')).status).toBe(204)
   const names = await stack.sql<{ name: string }>('select name from sandbox')
   await leavesNothing(
     stack,
     names.map(({ name }) => name),
-    90_000,
+    120_000,
   )
   expect(stack.sandboxProcesses()).toEqual([])
   expect(await stack.sql("select id from session where status in ('creating', 'ready')")).toEqual([])
-}, 600_000)
+  expect((await stack.sql('select id from session')).length).toBe(sessions.length)
+}, 900_000)
