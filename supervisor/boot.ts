@@ -15,6 +15,8 @@ export type BootDeps = {
   loopback: Loopback
   lifecycle: Lifecycle
   log: Log
+  /** Uses the supervisor's own server once, for the same reason as the throwaway turn. */
+  rehearse: () => Promise<void>
 }
 
 const prepareWorkspace = async ({ config, workspace, env, lifecycle, log }: BootDeps): Promise<void> => {
@@ -59,6 +61,7 @@ export const boot = async (deps: BootDeps): Promise<string> => {
     lifecycle.enter({ phase: 'waiting_harness' })
     if (config.purpose === 'pool') await warmUp(deps)
     const spare = await harness.open()
+    if (config.purpose === 'pool') await deps.rehearse()
     lifecycle.enter({ state: config.purpose === 'pool' ? 'warm' : 'booted', phase: null })
     return spare
   } catch (error) {

@@ -23,8 +23,8 @@ import { BootError } from './workspace.ts'
 export type Supervisor = {
   readonly journal: Journal
   readonly log: Log
-  /** Ends in `warm` or `booted`. @throws BootError */
-  boot: () => Promise<void>
+  /** Ends in `warm` or `booted`. @param rehearse goes the way of the calls that will come @throws BootError */
+  boot: (rehearse: () => Promise<void>) => Promise<void>
   health: () => Health
   /** @throws AppError `conflict` for another epoch, or before it has booted; `invalid` for a file outside of the workspace */
   bind: (request: BindRequest) => Promise<BindReply>
@@ -129,8 +129,8 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
   return {
     journal,
     log,
-    async boot() {
-      spare = await boot({ ...parts, config, harness })
+    async boot(rehearse) {
+      spare = await boot({ ...parts, config, harness, rehearse })
     },
     health: () => ({
       sandbox_id: config.sandbox_id,
