@@ -8,7 +8,7 @@ const connectTimeoutMs = 5_000
 const agents = { 'http:': new http.Agent({ keepAlive: true }), 'https:': new https.Agent({ keepAlive: true }) }
 
 /** `…/v1/chat/completions` of the gateway, whose base may end in `/v1` or not. */
-export const gatewayUrl = (base: string, path: string): URL => {
+const gatewayUrl = (base: string, path: string): URL => {
   const root = base.replace(/\/+$/, '').replace(/\/v1$/, '')
   return new URL(`${root}${path}`)
 }
