@@ -148,16 +148,11 @@ const run = async (deps: ActivityDeps, ids: { turnId: string; sandboxId: string 
   const [before, sandbox] = await Promise.all([getTurn(deps.sql, ids.turnId), getSandbox(deps.sql, ids.sandboxId)])
   if (before === null || sandbox === null) return 'unwanted'
   if (sandbox.state !== 'claimed') return 'lost'
-  const evidence = await inspected(deps, sandbox.name)
-  if (before.status === 'queued' && !mayLive(evidence)) {
-    // Nobody has begun it, so it waits for the next sandbox instead of being interrupted.
-    await noteFailure(
-      deps,
-      sandbox,
-      { code: 'sandbox_lost', message: 'It is not there any more.', evidence },
-      'session',
-    )
-    return 'lost'
+  // Nobody has begun it: if there is no sandbox to begin it in, it waits for the next one instead of being interrupted.
+  if (before.status === 'queued') {
+    const evidence = await inspected(deps, sandbox.name)
+    const failure = { code: 'sandbox_lost' as const, message: 'It is not there any more.', evidence }
+    if (!mayLive(evidence)) return await noteFailure(deps, sandbox, failure, 'session').then(() => 'lost')
   }
   const turn = await startTurn(deps.sql, ids.turnId, ids.sandboxId)
   if (turn === null) return before.status === 'queued' || before.status === 'running' ? 'unwanted' : 'over'
