@@ -41,8 +41,10 @@ const readTimeoutMs = 10_000
 
 type Call = { method: 'GET' | 'POST'; path: string; body?: object; timeoutMs: number; signal?: AbortSignal }
 
-const refusal = async (path: string, response: Dispatcher.ResponseData): Promise<AppError> => {
+const refusal = async (path: string, response: Dispatcher.ResponseData): Promise<Error> => {
   const text = await response.body.text()
+  // Every sandbox has a token of its own: another one has been given the address of this one.
+  if (response.statusCode === 401) return new SupervisorUnreachable(`${path}: somebody else answers there`)
   const { code, message } = parseRefusal(text)
   const what = `supervisor refused ${path} with ${response.statusCode}: ${message ?? text.slice(0, 300)}`
   return new AppError(response.statusCode === 409 ? 'conflict' : 'upstream', what, { cause: { code } })

@@ -148,6 +148,26 @@ test('an interrupted turn ends as cancelled with what it has said, its request e
   expect(saidIn(await journal.finished('next'))).toBe('still here')
 })
 
+test('a turn that is interrupted before it comes ends as cancelled when it comes, and asks no model', async () => {
+  await using sandbox = await bound()
+  using journal = readJournal(client, sandbox.target)
+  await client.interrupt(sandbox.target, 'early')
+  const asked = model.requests.length
+  await client.startTurn(sandbox.target, { turn_id: 'early', parts: text('say x') })
+  expect(await journal.finished('early')).toMatchObject({ status: 'cancelled', reply: null })
+  expect(model.requests).toHaveLength(asked)
+  await client.startTurn(sandbox.target, { turn_id: 'next', parts: text('say y') })
+  expect(await journal.finished('next')).toMatchObject({ status: 'done' })
+})
+
+test('the client takes a supervisor that does not know its token for another sandbox: this one is not reached', async () => {
+  await using sandbox = await bound()
+  const other = { id: randomUUID(), endpoint: sandbox.target.endpoint }
+  await expect(client.startTurn(other, { turn_id: 't', parts: text('say x') })).rejects.toMatchObject({
+    name: 'SupervisorUnreachable',
+  })
+})
+
 test('the gateway sees the model of the session, or of the turn, under the real key; the reader sees the same name', async () => {
   await using sandbox = await warm()
   await client.bind(sandbox.target, bindRequest(model, { model: 'claude-x' }))
@@ -292,7 +312,7 @@ test('what is wrong or too large is refused with the name of the field', async (
   })
   await client.bind(sandbox.target, good)
   expect(await call('/turns', '{"turn_id":"","parts":[]}')).toMatchObject({ status: 422, paths: ['turn_id', 'parts'] })
-  const parts = [{ text: 'x'.repeat(2_000_001) }]
+  const parts = [{ text: 'x'.repeat(16 * 1024 * 1024 + 1) }]
   expect(await call('/turns', JSON.stringify({ turn_id: 't', parts }))).toMatchObject({
     status: 422,
     paths: ['parts[0].type', 'parts[0].text'],

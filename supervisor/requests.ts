@@ -14,7 +14,7 @@ const LIMITS = {
   historyEntries: 10_000,
   historyTextChars: 1_000_000,
   parts: 200,
-  partTextChars: 2_000_000,
+  partTextChars: 16 * 1024 * 1024,
 }
 
 type Fields = Record<string, unknown>

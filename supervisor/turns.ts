@@ -19,7 +19,7 @@ export type Turns = {
   running(): string | null
   /** @throws AppError `conflict` while another one runs */
   start(request: TurnRequest): void
-  /** The running turn, if it is this one (or any, without an id), ends as `cancelled`. */
+  /** The running turn, if it is this one (or any, without an id), ends as `cancelled`. One that has not come yet does when it comes. */
   interrupt(turnId: string | undefined): Promise<void>
   hear(event: HarnessEvent): void
 }
@@ -37,6 +37,9 @@ export type TurnsDeps = {
 
 /** A harness that has not ended its turn this long after being told to is killed. */
 const cancelTimeoutMs = 5_000
+
+/** Interrupted turns that are waited for; whoever interrupts so many has lost count. */
+const interruptedAheadMax = 1_000
 
 type Running = {
   id: string
@@ -60,20 +63,26 @@ const resultOf = ({ turn, traffic, harnessError, gone }: Outcome): TurnResult =>
   return { status: 'done', reply, error: null, usage }
 }
 
+const noUsage = { input_tokens: 0, output_tokens: 0, requests: 0 }
+
 /** Turns that were running when an earlier supervisor of this sandbox died: nobody will end them any more. */
 export const closeLostTurns = (journal: Journal): void => {
   const message = 'the supervisor of the sandbox ended while the turn ran'
-  const usage = { input_tokens: 0, output_tokens: 0, requests: 0 }
   for (const [turn_id, over] of journal.turns()) {
     if (over) continue
     const error = { code: 'harness_exited' as const, message }
-    journal.append({ type: 'turn_finished', turn_id, result: { status: 'failed', reply: null, error, usage } })
+    journal.append({
+      type: 'turn_finished',
+      turn_id,
+      result: { status: 'failed', reply: null, error, usage: { ...noUsage } },
+    })
   }
 }
 
 export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns => {
   const { journal, loopback, harness } = deps
   let running: Running | null = null
+  const interruptedAhead = new Set<string>()
 
   const run = async (turn: Running, request: TurnRequest): Promise<void> => {
     const traffic = loopback.beginTurn(turn.model)
@@ -92,12 +101,19 @@ export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns 
     journal.append({ type: 'turn_finished', turn_id: turn.id, result: resultOf(outcome) })
   }
 
+  const endUnbegun = (turn_id: string): void => {
+    journal.append({ type: 'turn_started', turn_id })
+    const result = { status: 'cancelled' as const, reply: null, error: null, usage: { ...noUsage } }
+    journal.append({ type: 'turn_finished', turn_id, result })
+  }
+
   return {
     running: () => running?.id ?? null,
     start(request) {
       if (running?.id === request.turn_id || journal.turns().has(request.turn_id)) return
       if (running !== null)
         throw new AppError('conflict', `turn ${running.id} is running`, { cause: { code: 'turn_running' } })
+      if (interruptedAhead.delete(request.turn_id)) return endUnbegun(request.turn_id)
       const model = request.model ?? conversation.model
       const collector = createReplyCollector()
       const turn: Running = { id: request.turn_id, model, cancelled: false, collector, over: Promise.resolve() }
@@ -107,7 +123,12 @@ export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns 
     },
     async interrupt(turnId) {
       const turn = running
-      if (turn === null || (turnId !== undefined && turn.id !== turnId)) return
+      if (turnId !== undefined && turn?.id !== turnId) {
+        const isToCome = !journal.turns().has(turnId) && interruptedAhead.size < interruptedAheadMax
+        if (isToCome) interruptedAhead.add(turnId)
+        return
+      }
+      if (turn === null) return
       turn.cancelled = true
       await harness.cancel(conversation.id).catch((error: unknown) => deps.log(`cancel: ${errorText(error)}`))
       const late = AbortSignal.timeout(cancelTimeoutMs)
