@@ -4,7 +4,7 @@ import type { AgentDemand, PoolHealth } from '../../domain/pool.ts'
 
 export const now = new Date('2026-11-21T09:00:00Z')
 export const ago = (seconds: number): Date => new Date(now.getTime() - seconds * 1_000)
-export const ahead = (seconds: number): Date => ago(-seconds)
+const ahead = (seconds: number): Date => ago(-seconds)
 
 export const healthy: PoolHealth = { failures: 0, backoffUntil: null, breakerOpen: false, breakerReason: null }
 
