@@ -146,3 +146,27 @@ test('what is warm stays and serves while new ones of its template fail', async 
   expect(second).toMatchObject({ status: 'ready', spawn_mode: 'warm' })
   for (const { id } of [first, second]) await stack.http('DELETE', `/sessions/${id}`)
 })
+
+test('a change of the template is tried at once, whatever the wait was', async () => {
+  await stack.sql(
+    "update pool_state set failures = 6, breaker_open = true, backoff_until = now() + interval '9 minutes' where agent_id = $1",
+    [agent],
+  )
+  const { status } = await stack.http('PATCH', `/agents/${agent}`, { repo_url: `file://${repository}.away` })
+  expect(status).toBe(200)
+  await poolSettles(stack, agent, 2)
+  expect(await stateOf(stack, agent)).toMatchObject({ failures: 0, breaker_open: false })
+})
+
+test('a session that starts cold shows that the template starts, and ends the wait', async () => {
+  await rename(`${repository}.away`, repository)
+  const other = await ownAgent(stack, 'recovering', { repo_url: `file://${repository}.away` })
+  await reaches(stack, (await openSession(stack, other)).id, 'failed', 30_000)
+  await failures(other, 1)
+  await stack.sql("update pool_state set backoff_until = now() + interval '9 minutes' where agent_id = $1", [other])
+  await rename(repository, `${repository}.away`)
+  await openSession(stack, other, { wait: true })
+  await until('its pool has a warm one', 60_000, async () =>
+    (await poolOf(stack, other)).some(({ state }) => state === 'warm'),
+  )
+})

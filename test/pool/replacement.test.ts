@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { type Stack, startStack, until } from '../faults/stack.ts'
@@ -116,7 +117,43 @@ test('a session that comes before the old ones are replaced starts cold, with th
   await stack.http('DELETE', `/sessions/${session.id}`)
 }, 90_000)
 
-test('what is made of a change that does not concern the template stays', async () => {
+test('a sandbox that was ordered at the moment when its agent changed is never warm: what it holds is what its template says', async () => {
+  const marks = (mark: string): string => `echo ${mark} > marker`
+  const changing = await ownAgent(stack, 'changing', { setup_cmd: marks('one') })
+  const after = await ownAgent(stack, 'after', { setup_cmd: marks('two') })
+  const hashOf = async (id: string): Promise<string> =>
+    (await stack.sql<{ template_hash: string }>('select template_hash from agent where id = $1', [id]))[0]!
+      .template_hash
+  const [one, two] = [await hashOf(changing), await hashOf(after)]
+  // With the row of its first pool sandbox the agent changes: after the decision, before the start.
+  await stack.sql(`create function change_agent() returns trigger language plpgsql as $$ begin
+    update agent set setup_cmd = '${marks('two')}' where id = new.agent_id and setup_cmd = '${marks('one')}'; return null; end $$`)
+  await stack.sql(`create trigger change_agent after insert on sandbox for each row
+    when (new.agent_id = '${changing}' and new.purpose = 'pool') execute function change_agent()`)
+  try {
+    await useOnce(stack, changing)
+    const [warm] = await until('a warm one', 60_000, async () => {
+      const pool = await warmOf(stack, changing)
+      return pool.length > 0 ? pool : null
+    })
+    expect(warm?.template_hash).toBe(two)
+    const marker = await readFile(path.join(stack.sandboxDir, warm!.name, 'workspace', 'marker'), 'utf8')
+    expect(marker).toBe('two\n')
+  } finally {
+    await stack.sql('drop trigger change_agent on sandbox')
+  }
+  const made = await stack.sql<PoolSandbox>("select * from sandbox where agent_id = $1 and purpose = 'pool'", [
+    changing,
+  ])
+  const old = made.filter(({ template_hash }) => template_hash === one)
+  expect(old.length).toBeGreaterThan(0)
+  expect(old.filter(({ ready_at }) => ready_at !== null)).toEqual([])
+  await until('the old ones are gone', 30_000, async () => (await Promise.all(old.map(isGone))).every(Boolean))
+  for (const id of [changing, after]) await stack.http('DELETE', `/agents/${id}`)
+  await poolSettles(stack, agent, 2)
+}, 120_000)
+
+test('a change that does not concern the template leaves warm ones alone', async () => {
   const before = await poolSettles(stack, agent, 2)
   await stack.http('PATCH', `/agents/${agent}`, { name: 'renamed', prompt: 'Be brief.' })
   const since = (await stateOf(stack, agent))!.decided_at
