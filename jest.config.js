@@ -2,7 +2,7 @@
 export default {
   testEnvironment: 'node',
   testMatch: ['**/*.test.ts'],
-  testPathIgnorePatterns: ['/node_modules/', '/\\.lap/', '<rootDir>/test/e2e/'],
+  testPathIgnorePatterns: ['/node_modules/', '/\\.lap/', '<rootDir>/test/e2e/', '<rootDir>/test/soak/'],
   modulePathIgnorePatterns: ['<rootDir>/.lap', '<rootDir>/harness/[^/]+/node_modules'],
   extensionsToTreatAsEsm: ['.ts'],
   transform: {

@@ -7,8 +7,8 @@ import { endProcess, isRunning, type ProcessRecord } from './process.ts'
 /** A started part of the stack: one process. */
 export type RunningPart = { record: ProcessRecord; exited: Promise<void>; stop(): Promise<void> }
 
-/** Starts a part; tells its process as soon as it exists, long before it is ready. */
-export type StartPart = (onSpawn: (record: ProcessRecord) => void) => Promise<RunningPart>
+/** Starts a part; tells its process as soon as it exists, long before it is ready. The signal ends the start and what it has started. */
+export type StartPart = (onSpawn: (record: ProcessRecord) => void, signal: AbortSignal) => Promise<RunningPart>
 
 const RESTART_DELAY_FIRST_MS = 500
 const RESTART_DELAY_MAX_MS = 15_000
@@ -28,7 +28,8 @@ export type Keeper = {
   failed: Promise<never>
 }
 
-type Entry = { part: RunningPart; isStopping: boolean; failures: number[] }
+/** `watching` is over when the part has ended for good. */
+type Entry = { part: RunningPart; stopping: AbortController; failures: number[]; watching: Promise<void> }
 
 type NamedRecord = ProcessRecord & { name: string }
 
@@ -54,7 +55,11 @@ export const endOrphans = async (dir: string): Promise<string[]> => {
 }
 
 /** Keeps the parts of the stack running and writes down their processes, so that the next start finds what this one may leave. */
-export const createKeeper = (dir: string, say: (text: string) => void): Keeper => {
+export const createKeeper = (
+  dir: string,
+  say: (text: string) => void,
+  firstDelayMs = RESTART_DELAY_FIRST_MS,
+): Keeper => {
   const entries = new Map<string, Entry>()
   let fail: (error: Error) => void = () => {}
   const failed = new Promise<never>((_resolve, reject) => (fail = reject))
@@ -78,44 +83,51 @@ export const createKeeper = (dir: string, say: (text: string) => void): Keeper =
     for (;;) {
       const now = Date.now()
       entry.failures = [...entry.failures.filter((at) => now - at < FAILURE_WINDOW_MS), now]
-      if (entry.failures.length >= FAILURES_MAX)
-        return fail(
-          new Error(`${name} ended ${FAILURES_MAX} times in ${FAILURE_WINDOW_MS / 60_000} minutes; see ${dir}/logs`),
-        )
-      const delayMs = Math.min(RESTART_DELAY_FIRST_MS * 2 ** (entry.failures.length - 1), RESTART_DELAY_MAX_MS)
+      if (entry.failures.length >= FAILURES_MAX) {
+        entry.stopping.abort()
+        const often = `${FAILURES_MAX} times in ${FAILURE_WINDOW_MS / 60_000} minutes`
+        return fail(new Error(`${name} ended ${often}; see ${dir}/logs`))
+      }
+      const delayMs = Math.min(firstDelayMs * 2 ** (entry.failures.length - 1), RESTART_DELAY_MAX_MS)
       say(`${name} has ended unexpectedly; starting it again in ${delayMs / 1_000} s`)
-      await sleep(delayMs)
-      if (entry.isStopping) return
+      const { signal } = entry.stopping
+      await sleep(delayMs, undefined, { signal }).catch(() => {})
+      if (signal.aborted) return
       try {
-        entry.part = await start(recorder(name))
+        entry.part = await start(recorder(name), signal)
         // A part that came up while it was told to stop is not kept.
-        if (entry.isStopping) return await entry.part.stop()
-        say(`${name} runs again`)
-        return void watch(name, entry, start)
+        if (signal.aborted) return await entry.part.stop()
+        return say(`${name} runs again`)
       } catch (error) {
+        if (signal.aborted) return
         say(Error.isError(error) ? error.message : String(error))
       }
     }
   }
 
   const watch = async (name: string, entry: Entry, start: StartPart): Promise<void> => {
-    await entry.part.exited
-    if (!entry.isStopping) await restart(name, entry, start)
+    while (!entry.stopping.signal.aborted) {
+      await entry.part.exited
+      if (!entry.stopping.signal.aborted) await restart(name, entry, start)
+    }
   }
 
   return {
     failed,
     has: (name) => entries.has(name),
     start: async (name, start) => {
-      const entry: Entry = { part: await start(recorder(name)), isStopping: false, failures: [] }
+      const stopping = new AbortController()
+      const part = await start(recorder(name), stopping.signal)
+      const entry: Entry = { part, stopping, failures: [], watching: Promise.resolve() }
       entries.set(name, entry)
-      void watch(name, entry, start).catch(fail)
+      entry.watching = watch(name, entry, start).catch(fail)
     },
     stop: async (name) => {
       const entry = entries.get(name)
       if (entry === undefined) return
-      entry.isStopping = true
+      entry.stopping.abort()
       await entry.part.stop()
+      await entry.watching
       entries.delete(name)
       records.delete(name)
       write()

@@ -57,12 +57,6 @@ const ownerForRoot = async (): Promise<Owner | null> => {
   )
 }
 
-const exists = (file: string): Promise<boolean> =>
-  access(file).then(
-    () => true,
-    () => false,
-  )
-
 /** Whether any user may walk to that folder. */
 const isReachable = async (folder: string): Promise<boolean> => {
   for (let at = path.resolve(folder); at !== path.dirname(at); at = path.dirname(at)) {
@@ -93,13 +87,13 @@ const reachableCopy = async (programs: Binaries): Promise<Binaries> => {
   const key = createHash('sha256').update(native).digest('hex').slice(0, 12)
   const copy = path.join('/var/tmp', `lap-postgres-${key}`)
   const draft = `${copy}.${process.pid}`
-  if (!(await exists(path.join(copy, 'bin', 'postgres')))) {
+  if (!(await isThere(path.join(copy, 'bin', 'postgres')))) {
     await cp(native, draft, { recursive: true, verbatimSymlinks: true })
     await chmod(draft, 0o755)
     await rename(draft, copy).catch(async (error: unknown) => {
       // Another start was first.
       await rm(draft, { recursive: true, force: true })
-      if (!(await exists(copy))) throw error
+      if (!(await isThere(copy))) throw error
     })
   }
   return { initdb: path.join(copy, 'bin', 'initdb'), postgres: path.join(copy, 'bin', 'postgres') }
@@ -239,7 +233,7 @@ export const startPostgres = async (options: PostgresOptions): Promise<RunningPo
   const { dir, password = 'lap' } = options
   await mkdir(path.dirname(dir), { recursive: true })
   const { owner, initdb, postgres } = await programsFor(dir)
-  if (!(await exists(path.join(dir, 'PG_VERSION')))) {
+  if (!(await isThere(path.join(dir, 'PG_VERSION')))) {
     await initialise(dir, initdb, { owner, password })
   }
   const port = await portFor(options.dir, options.port)

@@ -138,13 +138,17 @@ const withServices = async (parts: Parts, signal: AbortSignal): Promise<void> =>
   const host = reachable(settings.host)
   const api = service(parts, 'api', () => answers(`http://${host}:${settings.port}/readyz`))
   const worker = service(parts, 'worker', () => answers(`http://${host}:${ports.workerMetrics}/healthz`))
+  const keep = (name: string, service: Service): Promise<void> =>
+    keeper.start(name, (onSpawn, stopping) =>
+      startService({ ...service, onSpawn, signal: AbortSignal.any([signal, stopping]) }),
+    )
   const started = await Promise.allSettled([
     step('Worker', async () => {
-      await keeper.start('worker', (onSpawn) => startService({ ...worker, onSpawn, signal }))
+      await keep('worker', worker)
       return 'sandboxes are processes of this machine, without isolation'
     }),
     step('API', async () => {
-      await keeper.start('api', (onSpawn) => startService({ ...api, onSpawn, signal }))
+      await keep('api', api)
       return `port ${settings.port}`
     }),
   ])
@@ -154,6 +158,8 @@ const withServices = async (parts: Parts, signal: AbortSignal): Promise<void> =>
 const baseEnv = async (settings: DevSettings, ports: Ports): Promise<Record<string, string>> => ({
   TEMPORAL_NAMESPACE: 'lap',
   SANDBOX_DRIVER: 'local',
+  // The entry points are compiled once, not at each start.
+  NODE_COMPILE_CACHE: path.join(settings.dataDir, 'compile-cache'),
   MASTER_KEY: settings.secrets.master_key,
   ENCRYPTION_KEY: settings.secrets.encryption_key,
   ...(settings.given['PREINSTALLED_GITHUB_REPO'] === undefined
