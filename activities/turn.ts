@@ -5,7 +5,7 @@ import type { TurnRow } from '../db/entities/turn.ts'
 import { appendEvents, journalCursor } from '../db/events.ts'
 import type { Append, TurnEnd } from '../db/events.ts'
 import { getSandbox } from '../db/sandboxes.ts'
-import { endTurn, getTurn, startTurn } from '../db/turns.ts'
+import { endStrayTurn, endTurn, getTurn, startTurn } from '../db/turns.ts'
 import { errorText, isAppError } from '../domain/errors.ts'
 import { eventBatchMax, eventBatchMs, reconnectMs, supervisorLostMs, turnHeartbeatEveryMs } from '../domain/limits.ts'
 import type { JournalEntry } from '../domain/supervisor-protocol.ts'
@@ -144,6 +144,16 @@ const follow = async (deps: ActivityDeps, work: Work): Promise<TurnOutcome> => {
     }
 }
 
+/** Without this its session would look at it again and again, and run nothing behind it. */
+const interruptStray = async (deps: ActivityDeps, turn: TurnRow): Promise<void> => {
+  const { session_id, id: turn_id } = turn
+  const error = { code: 'sandbox_lost', message: 'The sandbox was lost while this message was worked on' }
+  const end = { turnId: turn_id, status: 'interrupted' as const, reply: null, error, usage: null }
+  if (!(await endStrayTurn(deps.sql, session_id, end))) return
+  const duration_ms = turn.started_at === null ? null : Date.now() - turn.started_at.getTime()
+  events.turnFinished(deps, { session_id, turn_id, status: end.status, duration_ms, error_code: error.code })
+}
+
 const run = async (deps: ActivityDeps, ids: { turnId: string; sandboxId: string }): Promise<TurnOutcome> => {
   const [before, sandbox] = await Promise.all([getTurn(deps.sql, ids.turnId), getSandbox(deps.sql, ids.sandboxId)])
   if (before === null || sandbox === null) return 'unwanted'
@@ -155,7 +165,10 @@ const run = async (deps: ActivityDeps, ids: { turnId: string; sandboxId: string 
     if (!mayLive(evidence)) return await noteFailure(deps, sandbox, failure, 'session').then(() => 'lost')
   }
   const turn = await startTurn(deps.sql, ids.turnId, ids.sandboxId)
-  if (turn === null) return before.status === 'queued' || before.status === 'running' ? 'unwanted' : 'over'
+  if (turn === null) {
+    if (before.status === 'running') await interruptStray(deps, before)
+    return before.status === 'queued' || before.status === 'running' ? 'unwanted' : 'over'
+  }
   const { session_id: sessionId, id: turn_id } = turn
   if (before.status === 'queued') events.turnStarted(deps, { session_id: sessionId, turn_id, sandbox_id: sandbox.id })
   return follow(deps, { sessionId, turn, sandbox })

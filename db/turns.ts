@@ -90,7 +90,10 @@ export const enqueueTurn = (sql: Sql, turn: NewTurn): Promise<Enqueued> =>
     return { turn: row!, session, existing: false, startNow: sandbox }
   })
 
-/** A waiting turn begins in a sandbox. @returns null when it is not waiting any more; the running one again when it began there before */
+/**
+ * A waiting turn begins in the sandbox of its session.
+ * @returns null when it is not waiting any more, or the session has left that sandbox; the running one again when it began there before
+ */
 export const startTurn = (sql: Sql, turnId: string, sandboxId: string): Promise<TurnRow | null> =>
   sql.tx(async (tx) => {
     const known = await getTurn(tx, turnId)
@@ -99,7 +102,8 @@ export const startTurn = (sql: Sql, turnId: string, sandboxId: string): Promise<
     const turn = await getTurn(tx, turnId)
     if (session === null || turn === null || isEnded(session.status)) return null
     if (turn.status === 'running') return turn.sandbox_id === sandboxId ? turn : null
-    if (turn.status !== 'queued') return null
+    // Who asks read it before the lock; what began in a sandbox that the session has left would never end.
+    if (turn.status !== 'queued' || session.sandbox_id !== sandboxId) return null
     const started = await tx.one<TurnRow>(
       "update turn set status = 'running', sandbox_id = $2, started_at = now() where id = $1 returning *",
       [turnId, sandboxId],
@@ -120,6 +124,15 @@ export const endTurn = (sql: Sql, sessionId: string, end: TurnEnd): Promise<bool
       { type: 'turn.finished', data: { turn_id: end.turnId, status: end.status, error: end.error } },
     ])
     return true
+  })
+
+/** Ends a turn that runs in a sandbox that its session has left: nobody follows it there. @returns whether it did */
+export const endStrayTurn = (sql: Sql, sessionId: string, end: TurnEnd): Promise<boolean> =>
+  sql.tx(async (tx) => {
+    const session = await lockSession(tx, sessionId)
+    const turn = await tx.one<{ sandbox_id: string | null }>('select sandbox_id from turn where id = $1', [end.turnId])
+    if (session === null || turn === null || turn.sandbox_id === session.sandbox_id) return false
+    return endTurn(tx, sessionId, end)
   })
 
 /** Cancels a turn that has not begun. @returns whether it was waiting */
