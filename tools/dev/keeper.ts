@@ -54,6 +54,26 @@ export const endOrphans = async (dir: string): Promise<string[]> => {
   return names
 }
 
+/** Each change is on disk when it returns: between the start of a process and its record nothing else happens, so a kill (-9) leaves none unrecorded. */
+const createRecords = (dir: string): { set(name: string, record: ProcessRecord): void; delete(name: string): void } => {
+  const records = new Map<string, ProcessRecord>()
+  const write = (): void => {
+    const named: NamedRecord[] = [...records].map(([name, record]) => ({ name, ...record }))
+    writeFileSync(`${recordsFile(dir)}.new`, `${JSON.stringify(named)}\n`, { mode: 0o600 })
+    renameSync(`${recordsFile(dir)}.new`, recordsFile(dir))
+  }
+  return {
+    set: (name, record) => {
+      records.set(name, record)
+      write()
+    },
+    delete: (name) => {
+      records.delete(name)
+      write()
+    },
+  }
+}
+
 /** Keeps the parts of the stack running and writes down their processes, so that the next start finds what this one may leave. */
 export const createKeeper = (
   dir: string,
@@ -65,19 +85,7 @@ export const createKeeper = (
   const failed = new Promise<never>((_resolve, reject) => (fail = reject))
   failed.catch(() => {})
 
-  const records = new Map<string, ProcessRecord>()
-  /** Done when it returns: between the start of a process and its record nothing else happens, so that a kill (-9) leaves none unrecorded. */
-  const write = (): void => {
-    const named: NamedRecord[] = [...records].map(([name, record]) => ({ name, ...record }))
-    writeFileSync(`${recordsFile(dir)}.new`, `${JSON.stringify(named)}\n`, { mode: 0o600 })
-    renameSync(`${recordsFile(dir)}.new`, recordsFile(dir))
-  }
-  const recorder =
-    (name: string) =>
-    (record: ProcessRecord): void => {
-      records.set(name, record)
-      write()
-    }
+  const records = createRecords(dir)
 
   const restart = async (name: string, entry: Entry, start: StartPart): Promise<void> => {
     for (;;) {
@@ -94,7 +102,7 @@ export const createKeeper = (
       await sleep(delayMs, undefined, { signal }).catch(() => {})
       if (signal.aborted) return
       try {
-        entry.part = await start(recorder(name), signal)
+        entry.part = await start((record) => records.set(name, record), signal)
         // A part that came up while it was told to stop is not kept.
         if (signal.aborted) return await entry.part.stop()
         return say(`${name} runs again`)
@@ -117,7 +125,7 @@ export const createKeeper = (
     has: (name) => entries.has(name),
     start: async (name, start) => {
       const stopping = new AbortController()
-      const part = await start(recorder(name), stopping.signal)
+      const part = await start((record) => records.set(name, record), stopping.signal)
       const entry: Entry = { part, stopping, failures: [], watching: Promise.resolve() }
       entries.set(name, entry)
       entry.watching = watch(name, entry, start).catch(fail)
@@ -130,7 +138,6 @@ export const createKeeper = (
       await entry.watching
       entries.delete(name)
       records.delete(name)
-      write()
     },
   }
 }
