@@ -1,10 +1,22 @@
+import pLimit from 'p-limit'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
-import { leakedSandboxes, pokePools, poolsToPoke, sessionToStart, silentPools, strandedSandboxes } from '../db/flow.ts'
+import {
+  leakedSandboxes,
+  overdueSessions,
+  pokePools,
+  poolsToCheck,
+  sessionToStart,
+  silentPools,
+  strandedSandboxes,
+} from '../db/flow.ts'
 import { endSandbox, liveSandboxes, sandboxesToRemove } from '../db/sandboxes.ts'
 import { endSession } from '../db/session-end.ts'
 import { liveSessions } from '../db/sessions.ts'
+import type { LiveSession } from '../db/sessions.ts'
 import { addOutbox } from '../db/outbox.ts'
+import { errorText } from '../domain/errors.ts'
 import {
+  janitorConcurrency,
   janitorHeartbeatMs,
   ledgerGraceMs,
   poolWedgedMs,
@@ -17,6 +29,8 @@ import * as events from '../telemetry/events.ts'
 import type { ActivityDeps } from './deps.ts'
 import { withHeartbeat } from './heartbeat.ts'
 import { noteFailure, removeEnded } from './sandbox.ts'
+import { expire } from './session.ts'
+import { noteStartFailure } from './start-failure.ts'
 
 /** Counts of what was put right; all 0 when nothing was wrong. */
 export type Repairs = {
@@ -24,16 +38,20 @@ export type Repairs = {
   rows_gone: number
   /** Sandboxes without a row, or whose row says that they are gone. */
   objects_removed: number
-  /** Live sessions that had no workflow. */
-  workflows_started: number
   /** Sandboxes that belonged to nobody. */
   sandboxes_released: number
+  /** Live sessions that had no workflow. */
+  workflows_started: number
   /** Sessions that should have failed long ago. */
   sessions_failed: number
+  /** Sessions whose idle or age deadline had passed long ago. */
+  sessions_expired: number
   /** Pools whose workflow made no decision any more. */
   pools_restarted: number
   /** Sandboxes of ended sessions that are still there. */
   leaked: number
+  /** What could not be looked at or put right; the next look tries again. */
+  errors: number
 }
 
 const isOld = (date: Date, ms: number): boolean => Date.now() - date.getTime() > ms
@@ -46,43 +64,76 @@ const noteLost = async (deps: ActivityDeps, row: SandboxRow, listed: ListedSandb
   if (row.state === 'provisioning') {
     if (!isOld(row.created_at, sandboxReadyTimeoutMs + ledgerGraceMs)) return false
     const evidence = await deps.driver.inspect(row.name)
-    return noteFailure(deps, row, { code: 'start_timeout', message: 'It never became ready', evidence }, 'start')
+    return noteStartFailure(deps, row, { code: 'start_timeout', message: 'It never became ready', evidence })
   }
   if (listed?.alive === true || !isOld(since(row), ledgerGraceMs)) return false
   return noteFailure(deps, row, await deps.driver.lossOf(row.name), row.state === 'warm' ? 'warm' : 'session')
 }
 
-const count = async <T>(items: T[], repair: (item: T) => Promise<boolean>): Promise<number> => {
-  let repaired = 0
-  for (const item of items) if (await repair(item)) repaired++
-  return repaired
+/** One look: what it has put right so far, and what it could not. */
+type Look = { deps: ActivityDeps; errors: number }
+
+/** Does one thing after the other; what fails is logged, and keeps nothing else from being put right. @returns how many were */
+const repair = async <T>(
+  look: Look,
+  items: T[],
+  work: { of: (item: T) => string; do: (item: T) => Promise<boolean> },
+) => {
+  const limit = pLimit(janitorConcurrency)
+  const repaired = await Promise.all(
+    items.map((item) =>
+      limit(async () => {
+        try {
+          return await work.do(item)
+        } catch (error) {
+          look.errors++
+          look.deps.log.warn(
+            { subject: work.of(item), reason: errorText(error) },
+            'the janitor could not put this right',
+          )
+          return false
+        }
+      }),
+    ),
+  )
+  return repaired.filter(Boolean).length
 }
 
 /** Rows against sandboxes. */
-const compareSandboxes = async (deps: ActivityDeps) => {
+const compareSandboxes = async (look: Look) => {
+  const { deps } = look
   // Sandboxes first: a row is always written before its sandbox is made, so what has no row here has none.
   const listed = await deps.driver.list()
   const rows = await liveSandboxes(deps.sql)
   const byName = new Map(listed.map((one) => [one.name, one]))
   const known = new Set(rows.map(({ name }) => name))
-  const rows_gone = await count(
+  const of = ({ name }: { name: string }): string => name
+  const rows_gone = await repair(
+    look,
     rows.filter(({ state }) => state === 'provisioning' || state === 'warm' || state === 'claimed'),
-    (row) => noteLost(deps, row, byName.get(row.name)),
+    { of, do: (row) => noteLost(deps, row, byName.get(row.name)) },
   )
-  const objects_removed = await count(
-    listed.filter((one) => !known.has(one.name) && isOld(one.createdAt, ledgerGraceMs)),
-    async ({ name }) => {
+  const strangers = listed.filter((one) => !known.has(one.name) && isOld(one.createdAt, ledgerGraceMs))
+  const objects_removed = await repair(look, strangers, {
+    of,
+    do: async ({ name }) => {
       await deps.driver.remove(name)
       return true
     },
-  )
-  const sandboxes_released = await count(
-    await strandedSandboxes(deps.sql, ledgerGraceMs),
-    async ({ id }) => (await endSandbox(deps.sql, id)) !== null,
-  )
+  })
+  const sandboxes_released = await repair(look, await strandedSandboxes(deps.sql, ledgerGraceMs), {
+    of,
+    do: async ({ id }) => (await endSandbox(deps.sql, id)) !== null,
+  })
   // Whoever ended them should have removed them by now.
-  for (const row of await sandboxesToRemove(deps.sql))
-    if (isOld(row.ended_at ?? since(row), ledgerGraceMs)) await removeEnded(deps, row.id)
+  const overdue = (await sandboxesToRemove(deps.sql)).filter((row) => isOld(row.ended_at ?? since(row), ledgerGraceMs))
+  await repair(look, overdue, {
+    of,
+    do: async ({ id }) => {
+      await removeEnded(deps, id)
+      return true
+    },
+  })
   return { rows_gone, objects_removed, sandboxes_released }
 }
 
@@ -94,59 +145,84 @@ const runningWorkflows = async (deps: ActivityDeps, type: string): Promise<Set<s
   return found
 }
 
-/** Live sessions against workflows. The list lags behind a little; starting one that runs changes nothing. */
-const compareSessions = async (deps: ActivityDeps) => {
+const failOverdue = async (deps: ActivityDeps, { id, agent_id }: LiveSession): Promise<boolean> => {
+  const code = 'start_timeout' as const
+  const reason = 'The session did not become ready in time, and its workflow did not say so'
+  const ended = await endSession(deps.sql, id, { status: 'failed', code, reason })
+  if (ended?.changed !== true) return false
+  const { spawn_mode } = ended.session
+  events.sessionFailed(deps, { session_id: id, agent_id, code, reason, spawn_mode, starting: true })
+  return true
+}
+
+/** Live sessions against workflows and deadlines. The list of workflows lags behind a little; starting one that runs changes nothing. */
+const compareSessions = async (look: Look) => {
+  const { deps } = look
   const live = (await liveSessions(deps.sql)).filter(({ created_at }) => isOld(created_at, ledgerGraceMs))
   const running = live.length === 0 ? new Set<string>() : await runningWorkflows(deps, 'session')
-  const workflows_started = await count(
-    live.filter(({ id }) => !running.has(sessionWorkflowId(id))),
-    async ({ id }) => {
+  const of = ({ id }: { id: string }): string => id
+  const orphans = live.filter(({ id }) => !running.has(sessionWorkflowId(id)))
+  const workflows_started = await repair(look, orphans, {
+    of,
+    do: async ({ id }) => {
       if ((await sessionToStart(deps.sql, id)) === null) return false
       await addOutbox(deps.sql, 'start_session', id)
       return true
     },
+  })
+  // Workflows end these by themselves, unless they are wedged.
+  const overdue = live.filter(
+    (one) => one.status === 'creating' && isOld(one.created_at, sessionCreatingTimeoutMs + ledgerGraceMs),
   )
-  // The workflow ends these by itself, unless it is wedged.
-  const sessions_failed = await count(
-    live.filter((one) => one.status === 'creating' && isOld(one.created_at, sessionCreatingTimeoutMs + ledgerGraceMs)),
-    async ({ id, agent_id }) => {
-      const code = 'start_timeout' as const
-      const reason = 'The session did not become ready in time, and its workflow did not say so'
-      const ended = await endSession(deps.sql, id, { status: 'failed', code, reason })
-      if (ended?.changed !== true) return false
-      const { spawn_mode } = ended.session
-      events.sessionFailed(deps, { session_id: id, agent_id, code, reason, spawn_mode, starting: true })
-      return true
-    },
-  )
-  return { workflows_started, sessions_failed }
+  const sessions_failed = await repair(look, overdue, { of, do: (one) => failOverdue(deps, one) })
+  const expired = await overdueSessions(deps.sql, ledgerGraceMs)
+  const sessions_expired = await repair(look, expired, { of, do: ({ id }) => expire(deps, id) })
+  return { workflows_started, sessions_failed, sessions_expired }
 }
 
 /** Every pool with something to do looks again; one that has not done so for long is ended and begun anew, which loses nothing. */
-const wakePools = async (deps: ActivityDeps): Promise<{ pools_restarted: number }> => {
+const wakePools = async (look: Look) => {
+  const { deps } = look
   const hours = deps.config.pool.recentAgentHours
-  const pools_restarted = await count(await silentPools(deps.sql, hours, poolWedgedMs), async (agentId) => {
-    const wedged = await deps.temporal.describePool(agentId)
-    if (wedged?.status !== 'RUNNING') return false
-    deps.log.error(
-      { event: 'pool_wedged', agent_id: agentId, ui_url: wedged.ui_url },
-      'a pool decides nothing, restarting it',
-    )
-    await deps.temporal.terminatePool(agentId, 'It made no decision; the janitor starts it anew')
-    return true
+  const pools_restarted = await repair(look, await silentPools(deps.sql, hours, poolWedgedMs), {
+    of: (agentId) => agentId,
+    do: async (agent_id) => {
+      const wedged = await deps.temporal.describePool(agent_id)
+      if (wedged?.status !== 'RUNNING') return false
+      deps.log.error({ event: 'pool_wedged', agent_id, ui_url: wedged.ui_url }, 'a pool decides nothing, restarting it')
+      await deps.temporal.terminatePool(agent_id, 'It made no decision; the janitor starts it anew')
+      return true
+    },
   })
-  await pokePools(deps.sql, await poolsToPoke(deps.sql, hours))
+  await pokePools(deps.sql, await poolsToCheck(deps.sql, hours))
   return { pools_restarted }
 }
 
+/** A comparison that cannot be made, for instance because Temporal does not answer, keeps the others from nothing. */
+const part = async <T extends object>(look: Look, nothing: T, compare: (look: Look) => Promise<T>): Promise<T> => {
+  try {
+    return await compare(look)
+  } catch (error) {
+    look.errors++
+    look.deps.log.warn({ err: error }, 'the janitor could not compare everything')
+    return nothing
+  }
+}
+
 const sweep = async (deps: ActivityDeps): Promise<Repairs> => {
-  const sandboxes = await compareSandboxes(deps)
-  const sessions = await compareSessions(deps)
-  const pools = await wakePools(deps)
+  const startedAt = Date.now()
+  const look: Look = { deps, errors: 0 }
+  const sandboxes = { rows_gone: 0, objects_removed: 0, sandboxes_released: 0 }
+  const sessions = { workflows_started: 0, sessions_failed: 0, sessions_expired: 0 }
+  const compared = {
+    ...(await part(look, sandboxes, compareSandboxes)),
+    ...(await part(look, sessions, compareSessions)),
+    ...(await part(look, { pools_restarted: 0 }, wakePools)),
+  }
   deps.outbox.kick()
   const leaked = await leakedSandboxes(deps.sql, ledgerGraceMs)
-  const repairs = { ...sandboxes, ...sessions, ...pools, leaked }
-  events.ledgerChecked(deps, repairs)
+  const repairs = { ...compared, leaked, errors: look.errors }
+  events.ledgerChecked(deps, { ...repairs, duration_ms: Date.now() - startedAt })
   return repairs
 }
 

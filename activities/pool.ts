@@ -3,19 +3,19 @@ import { getAgentAny } from '../db/agents.ts'
 import type { AgentRow } from '../db/entities/agent.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import { litterOfPool, pokePools, pokeWaitingPools, retirePooled } from '../db/flow.ts'
-import { poolSandboxes, poolSnapshot, recordDecision, recordPoolFailure, recordPoolSuccess } from '../db/pool.ts'
+import { poolSandboxes, poolSnapshot, recordDecision, recordPoolSuccess } from '../db/pool.ts'
 import type { PoolAgent } from '../db/pool.ts'
 import { getSandbox, reservePoolSandbox, sandboxWarm } from '../db/sandboxes.ts'
-import { poolBreakerFailures, poolLeadTimeGuessMs, provisionHeartbeatMs } from '../domain/limits.ts'
+import { poolLeadTimeGuessMs, provisionHeartbeatMs } from '../domain/limits.ts'
 import { sandboxName } from '../domain/names.ts'
-import { backoff, plan, shares } from '../domain/pool.ts'
+import { plan, shares } from '../domain/pool.ts'
 import type { AgentDemand, PooledSandbox, PoolObservation, PoolPlan } from '../domain/pool.ts'
-import type { SandboxFailure } from '../sandbox/driver.ts'
 import * as events from '../telemetry/events.ts'
 import { templateNow } from './deps.ts'
 import type { ActivityDeps } from './deps.ts'
 import { withHeartbeat } from './heartbeat.ts'
-import { noteFailure, startUp } from './sandbox.ts'
+import { startUp } from './sandbox.ts'
+import { noteStartFailure } from './start-failure.ts'
 
 /** What an agent's pool has decided, and what is to be done about it. */
 export type PoolStep = {
@@ -171,7 +171,11 @@ const reconcile = async (deps: ActivityDeps, agentId: string): Promise<PoolStep>
   const left = sandboxes.filter(({ id }) => !retired.includes(id))
   const starting = [...left.filter(({ state }) => state === 'provisioning'), ...made]
   const warm = left.filter((row) => row.state === 'warm' && !row.retiring).length
-  events.poolDecided(deps, { agent_id: agentId, decision, reason, share, warm, provisioning: starting.length })
+  const stale = planned.retire.filter(
+    ({ id, why }) => (why === 'drift' || why === 'ttl') && retired.includes(id),
+  ).length
+  const counts = { warm, provisioning: starting.length, stale }
+  events.poolDecided(deps, { agent_id: agentId, decision, reason, share, ...counts })
   return {
     decision,
     reason,
@@ -193,20 +197,6 @@ const NOTHING: PoolStep = {
   remove: [],
   nextCheckMs: 0,
   finished: true,
-}
-
-const noteStartFailure = async (deps: ActivityDeps, sandbox: SandboxRow, failure: SandboxFailure): Promise<void> => {
-  if (!(await noteFailure(deps, sandbox, failure, 'start'))) return
-  const { agent_id } = sandbox
-  const reason = `${failure.code}: ${failure.message}`
-  const state = await recordPoolFailure(deps.sql, agent_id, {
-    reason,
-    backoffMs: (failures) => backoff(failures, deps.random()),
-    breakerFailures: poolBreakerFailures,
-  })
-  if (state.backoff_until !== null)
-    events.poolBackedOff(deps, { agent_id, failures: state.failures, until: state.backoff_until, reason })
-  if (state.failures === poolBreakerFailures) events.poolBreakerOpened(deps, { agent_id, reason })
 }
 
 const provision = async (deps: ActivityDeps, sandboxId: string): Promise<void> => {

@@ -1,14 +1,15 @@
 import { Context } from '@temporalio/activity'
 import { getAgentAny } from '../db/agents.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
-import { pokePools } from '../db/flow.ts'
-import { recordPoolSuccess } from '../db/pool.ts'
-import { endSandbox, getSandbox, sandboxBooted, sandboxFailed, sandboxGone } from '../db/sandboxes.ts'
+import { pokePools, retirePooled } from '../db/flow.ts'
+import { endPoolWait } from '../db/pool.ts'
+import { getSandbox, sandboxBooted, sandboxFailed, sandboxGone } from '../db/sandboxes.ts'
 import { setPhase } from '../db/sessions.ts'
 import { AppError, errorText, isAppError } from '../domain/errors.ts'
-import { provisionHeartbeatMs, sandboxReadyTimeoutMs } from '../domain/limits.ts'
+import { createPatienceMs, provisionHeartbeatMs, sandboxReadyTimeoutMs } from '../domain/limits.ts'
 import type { SandboxState } from '../domain/sandbox.ts'
-import type { Evidence, ReadyProgress, SandboxFailure } from '../sandbox/driver.ts'
+import { SandboxFailedError } from '../sandbox/driver.ts'
+import type { Evidence, ReadyProgress, SandboxFailure, SandboxSpec } from '../sandbox/driver.ts'
 import * as events from '../telemetry/events.ts'
 import { specOf, templateNow } from './deps.ts'
 import type { ActivityDeps } from './deps.ts'
@@ -39,6 +40,29 @@ export type Booted = { is: 'up'; endpoint: string } | { is: 'failed'; failure: S
 const isOver = (state: SandboxState | undefined): boolean =>
   state === undefined || state === 'ending' || state === 'failed' || state === 'gone'
 
+/** Its agent did not change, so another worker must have ordered it. Waiting keeps the two from ordering and refusing in turns. */
+const settingsDiffer: SandboxFailure = {
+  code: 'setup_failed',
+  message:
+    'It was ordered by a worker with other settings (MASTER_KEY, CONTAINER_ENV_*, PREINSTALLED_GITHUB_REPO); all workers need the same',
+  evidence: { exists: false },
+}
+
+/** @throws SandboxFailedError when the driver will not make it, however often it is asked; anything else is worth another try */
+const create = async (deps: ActivityDeps, spec: SandboxSpec, sandbox: SandboxRow): Promise<void> => {
+  try {
+    await deps.driver.create(spec)
+  } catch (error) {
+    if (failureOf(error) !== null) throw error
+    const message = errorText(error)
+    // What the driver refuses, such as a harness that it does not have, it will refuse again.
+    if (isAppError(error) && error.code === 'invalid')
+      throw new SandboxFailedError({ code: 'image_pull', message, evidence: { exists: false } })
+    if (Date.now() - sandbox.created_at.getTime() < createPatienceMs) throw error
+    throw new SandboxFailedError({ code: 'unschedulable', message, evidence: await inspected(deps, spec.name) })
+  }
+}
+
 /** Creates the sandbox and waits until it can be used. Repeated, by any worker, it goes on waiting for the same one. */
 export const startUp = async (deps: ActivityDeps, sandbox: SandboxRow, onProgress?: ReadyProgress): Promise<Booted> => {
   const agent = await getAgentAny(deps.sql, sandbox.agent_id)
@@ -46,14 +70,15 @@ export const startUp = async (deps: ActivityDeps, sandbox: SandboxRow, onProgres
   const { template, hash } = templateNow(deps, agent)
   // One of the pool is found by the hash in its row, so it is made of exactly that or not at all.
   if (sandbox.purpose === 'pool' && hash !== sandbox.template_hash) {
-    await endSandbox(deps.sql, sandbox.id)
+    if (agent.updated_at <= sandbox.created_at) return { is: 'failed', failure: settingsDiffer }
+    await retirePooled(deps.sql, sandbox.id)
     return { is: 'unwanted' }
   }
   const spec = specOf(deps, sandbox, template)
   const signal = Context.current().cancellationSignal
   const deadlineMs = Math.max(1, sandbox.created_at.getTime() + sandboxReadyTimeoutMs - Date.now())
   try {
-    await deps.driver.create(spec)
+    await create(deps, spec, sandbox)
     // Whoever ended the row meanwhile may have removed it before it was there.
     if (isOver((await getSandbox(deps.sql, sandbox.id))?.state)) {
       await deps.driver.remove(sandbox.name)
@@ -63,11 +88,8 @@ export const startUp = async (deps: ActivityDeps, sandbox: SandboxRow, onProgres
     return { is: 'up', endpoint: (await deps.driver.ready(sandbox.name, options)).endpoint }
   } catch (error) {
     const failure = failureOf(error)
-    if (failure !== null) return { is: 'failed', failure }
-    // What the driver refuses, such as a harness that it does not have, it will refuse again.
-    if (isAppError(error) && error.code === 'invalid')
-      return { is: 'failed', failure: { code: 'image_pull', message: error.message, evidence: { exists: false } } }
-    throw error
+    if (failure === null) throw error
+    return { is: 'failed', failure }
   }
 }
 
@@ -87,9 +109,9 @@ export const noteFailure = async (
   return true
 }
 
-/** Its template starts, so the pool of the agent need not wait any longer. */
+/** Its template starts, so the pool of the agent need not wait any longer. Only a warm one of its own lets it forget its failures. */
 const noteGoodStart = async (deps: ActivityDeps, agentId: string): Promise<void> => {
-  if (!(await recordPoolSuccess(deps.sql, agentId))) return
+  if (!(await endPoolWait(deps.sql, agentId))) return
   await pokePools(deps.sql, [agentId])
   deps.outbox.kick()
 }

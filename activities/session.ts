@@ -5,6 +5,7 @@ import { assignSandbox, claimForSession, claimWasDead } from '../db/claims.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import type { SessionRow } from '../db/entities/session.ts'
 import { endIfDue, litterOfSession } from '../db/flow.ts'
+import type { Loss } from '../db/moves.ts'
 import { getSandbox } from '../db/sandboxes.ts'
 import { endSession } from '../db/session-end.ts'
 import { getSession, loadSessionPlan } from '../db/sessions.ts'
@@ -130,14 +131,15 @@ const obtained = (session: SessionRow, sandbox: SandboxRow): Obtained => ({
   attempt: session.attempt,
 })
 
-const announceReady = (deps: ActivityDeps, before: SessionRow, after: SessionRow): void => {
+const announceReady = (deps: ActivityDeps, after: SessionRow, moved: Loss | null): void => {
   const ids = {
     session_id: after.id,
     agent_id: after.agent_id,
     sandbox_id: after.sandbox_id ?? '',
     attempt: after.attempt,
   }
-  if (before.bound_attempt > 0) events.sandboxMoved(deps, { ...ids, reason: 'sandbox_lost', interrupted_turn: null })
+  if (moved !== null)
+    events.sandboxMoved(deps, { ...ids, reason: moved.reason, interrupted_turn: moved.interrupted_turn })
   else if (after.ready_at !== null)
     events.sessionReady(deps, {
       ...ids,
@@ -169,7 +171,7 @@ const bind = async (deps: ActivityDeps, sessionId: string): Promise<BindOutcome>
     try {
       const bound = await bindSession({ sql, sealer, supervisor, litellm: config.litellm }, { session, sandbox })
       if (bound.status === 'superseded') return 'superseded'
-      announceReady(deps, session, bound.session)
+      announceReady(deps, bound.session, bound.moved)
       return 'ready'
     } catch (error) {
       const refused = isAppError(error) && (error.code === 'conflict' || error.code === 'upstream')
@@ -195,6 +197,16 @@ const fail = async (
   events.sessionFailed(deps, { session_id: sessionId, agent_id, spawn_mode, starting, ...failure })
 }
 
+/** Ends the session if its idle or age deadline has passed. @returns whether it ended */
+export const expire = async (deps: ActivityDeps, sessionId: string): Promise<boolean> => {
+  const ended = await endIfDue(deps.sql, sessionId)
+  if (ended?.changed !== true) return false
+  deps.outbox.kick()
+  const { agent_id, end_reason } = ended.session
+  if (end_reason !== null) events.sessionEnded(deps, { session_id: sessionId, agent_id, reason: end_reason })
+  return true
+}
+
 export const sessionActivities = (deps: ActivityDeps) => ({
   /** @returns null when there is no such session */
   loadSession: (sessionId: string): Promise<SessionView | null> => viewOf(deps, sessionId),
@@ -203,15 +215,7 @@ export const sessionActivities = (deps: ActivityDeps) => ({
     obtain(deps, sessionId, options.warm),
   bindSandbox: (sessionId: string): Promise<BindOutcome> =>
     withHeartbeat(provisionHeartbeatMs, () => bind(deps, sessionId)),
-  /** Ends the session if its idle or age deadline has passed. @returns whether it ended */
-  endIfDue: async (sessionId: string): Promise<boolean> => {
-    const ended = await endIfDue(deps.sql, sessionId)
-    if (ended?.changed !== true) return false
-    deps.outbox.kick()
-    const { agent_id, end_reason } = ended.session
-    if (end_reason !== null) events.sessionEnded(deps, { session_id: sessionId, agent_id, reason: end_reason })
-    return true
-  },
+  endIfDue: (sessionId: string): Promise<boolean> => expire(deps, sessionId),
   /** The workflow was cancelled by an operator: the same as deleting the session. */
   stopSession: async (sessionId: string): Promise<void> => {
     const ended = await endSession(deps.sql, sessionId, { status: 'dead', endReason: 'deleted' })

@@ -19,7 +19,6 @@ import { createTemporal } from '../temporal/client.ts'
 import { bundleWorkflows } from '../temporal/bundle.ts'
 import { ensureNamespace } from '../temporal/namespace.ts'
 import { createOutboxRelay } from '../temporal/outbox-relay.ts'
-import { ensureJanitor } from '../temporal/schedule.ts'
 import { installRuntime, runWorker } from '../temporal/worker.ts'
 import { createSealer } from '../vault/seal.ts'
 import { settingsOrExit } from './settings.ts'
@@ -84,8 +83,13 @@ const main = async (): Promise<void> => {
     log,
     metrics,
   }
-  await ensureNamespace(temporal, log, signal)
-  await ensureJanitor(temporal)
+  try {
+    await ensureNamespace(temporal, log, signal)
+  } catch (error) {
+    // Told to end while Temporal was not there: that is no failure.
+    if (signal.aborted) return
+    throw error
+  }
   // The settings may be other ones than before. If the database is away, the janitor asks later.
   await poolsToPoke(db.sql, config.pool.recentAgentHours)
     .then((pools) => pokePools(db.sql, pools))

@@ -46,6 +46,17 @@ export const endIfDue = (sql: Sql, sessionId: string): Promise<Ended | null> =>
     return endSession(tx, sessionId, { status: 'dead', endReason: due.reason })
   })
 
+/** Live sessions whose deadline passed so long ago that their workflow should have ended them; `endIfDue` decides. */
+export const overdueSessions = (sql: Sql, graceMs: number): Promise<{ id: string }[]> =>
+  sql.query(
+    `select s.id from session s join agent a on a.id = s.agent_id,
+       lateral (select now() - make_interval(secs => $1::int / 1000.0) at) due
+     where s.status in ('creating', 'ready') and (s.max_age_at < due.at or a.deleted_at < due.at
+       or (s.status = 'ready' and s.last_activity_at + make_interval(secs => s.idle_timeout_ms / 1000.0) < due.at
+         and not exists (select from turn t where t.session_id = s.id and t.status in ('queued', 'running'))))`,
+    [graceMs],
+  )
+
 /** Takes a pool sandbox out of the pool, also one that is still starting. One that was claimed a moment ago stays with its session. */
 export const retirePooled = (sql: Sql, id: string): Promise<SandboxRow | null> =>
   sql.one<SandboxRow>(
@@ -88,6 +99,18 @@ export const silentPools = async (sql: Sql, recentAgentHours: number, silentMs: 
   const rows = await sql.query<{ id: string }>(
     `select agent_id id from pool_state where agent_id = any($1::uuid[]) and decided_at < now() - make_interval(secs => $2::int / 1000.0)`,
     [pgArray(busy), silentMs],
+  )
+  return rows.map(({ id }) => id)
+}
+
+/** Of these, the agents whose pool does something, or has not been asked for long: the janitor's net under lost pokes. */
+export const poolsToCheck = async (sql: Sql, recentAgentHours: number): Promise<string[]> => {
+  const busy = await poolsToPoke(sql, recentAgentHours)
+  const rows = await sql.query<{ id: string }>(
+    `select a.id from unnest($1::uuid[]) as a (id) left join pool_state p on p.agent_id = a.id
+     where p.agent_id is null or p.share > 0 or p.want > 0 or p.decided_at < now() - interval '30 minutes'
+       or exists (select from sandbox s where s.agent_id = a.id and s.purpose = 'pool' and s.state in ('provisioning', 'warm'))`,
+    [pgArray(busy)],
   )
   return rows.map(({ id }) => id)
 }

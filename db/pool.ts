@@ -83,6 +83,13 @@ export const recordPoolFailure = async (
     return row!
   })
 
+/** The pool of this agent may try again now; what it counted stays. @returns whether it was waiting */
+export const endPoolWait = async (sql: Sql, agentId: string): Promise<boolean> =>
+  (await sql.one(
+    'update pool_state set backoff_until = null where agent_id = $1 and backoff_until > now() returning agent_id',
+    [agentId],
+  )) !== null
+
 /** A good start, or another template, closes the breaker and ends the wait. @returns whether anything was open or counted */
 export const recordPoolSuccess = async (sql: Sql, agentId: string): Promise<boolean> =>
   (await sql.one(

@@ -131,7 +131,7 @@ export const loadSessionPlan = (sql: Sql, id: string): Promise<SessionPlan | nul
   )
 
 /** Live sessions with their sandboxes, for the janitor; `creating` and `ready` only. */
-export const liveSessions = (
-  sql: Sql,
-): Promise<{ id: string; agent_id: string; status: SessionStatus; created_at: Date }[]> =>
+export type LiveSession = { id: string; agent_id: string; status: SessionStatus; created_at: Date }
+
+export const liveSessions = (sql: Sql): Promise<LiveSession[]> =>
   sql.query("select id, agent_id, status, created_at from session where status in ('creating', 'ready')")

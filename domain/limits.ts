@@ -24,9 +24,7 @@ export const turnHeartbeatMs = 10 * SECOND
 export const supervisorLostMs = 15 * SECOND
 /** Comment frames on every event stream, so that proxies and clients can tell a quiet stream from a dead one. */
 export const streamHeartbeatMs = 10 * SECOND
-/** Events a slow client may fall behind in memory before its stream is closed; it resumes by id. */
-export const streamBufferMax = 1_000
-/** Most sandboxes that one session may use up by losing them before it fails as `sandbox_lost`. */
+/** Most sandboxes that a session may lose in a row, without one that it could use between, before it fails as `sandbox_lost`. */
 export const sandboxMovesMax = 10
 /** Sessions that may be live at once before creation answers 429. */
 export const liveSessionsMax = 5_000
@@ -99,6 +97,8 @@ export const cachedWorkflowsMax = 500
 export const provisionHeartbeatMs = 1 * SECOND
 /** New sandboxes for one start whose first one was lost or whose harness exited: both may be chance. */
 export const startRetriesMax = 1
+/** A sandbox that could not even be made after this, whatever the reason, failed: nobody waits 12 minutes for a full disk. */
+export const createPatienceMs = 4 * SECOND
 /** How long it takes to make a sandbox, for an agent that never had one. */
 export const poolLeadTimeGuessMs = 12 * SECOND
 /** Heartbeats are sent this often, so that one may be late. */
@@ -107,6 +107,10 @@ export const turnHeartbeatEveryMs = 2 * SECOND
 export const provisionHeartbeatTimeoutMs = 8 * SECOND
 /** A pool that has decided nothing for this long while its workflow runs is wedged: it looks every `poolCheckMs`. */
 export const poolWedgedMs = 5 * MINUTE
+/** Things that the janitor puts right at once: ending a sandbox is mostly waiting. */
+export const janitorConcurrency = 8
+/** A look of the janitor, all tries together. */
+export const janitorRunTimeoutMs = 15 * MINUTE
 /** Heartbeat of the janitor's look, which takes seconds for thousands of sandboxes. */
 export const janitorHeartbeatMs = 5 * SECOND
 /** How often rows, objects and workflows are compared. */

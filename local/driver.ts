@@ -6,7 +6,16 @@ import { createSandbox } from './create.ts'
 import { type Exit, inspectSandbox, lossOf } from './evidence.ts'
 import { watchLost } from './lost.ts'
 import { isAlive } from './processes.ts'
-import { createdAt, emptyRemoved, idIn, listNames, patchRecord, readLog, readRecord } from './records.ts'
+import {
+  createdAt,
+  deleteLeftovers,
+  emptyRemoved,
+  idIn,
+  listNames,
+  patchRecord,
+  readLog,
+  readRecord,
+} from './records.ts'
 import { awaitReady } from './ready.ts'
 import { removeSandbox } from './remove.ts'
 
@@ -92,7 +101,10 @@ export const createLocalDriver = (options: LocalDriverOptions): LocalDriver => {
     ready: (name, wait) => awaitReady({ root, host: options.host, exitOf }, name, wait),
     markClaimed: (name, sessionId) => patchRecord(root, name, { session_id: sessionId }),
     remove,
-    list: async () => (await Promise.all((await listNames(root)).map((name) => listOne(root, name)))).flat(),
+    async list() {
+      await deleteLeftovers(root)
+      return (await Promise.all((await listNames(root)).map((name) => listOne(root, name)))).flat()
+    },
     inspect: (name) => inspectSandbox(root, name, exitOf(name)),
     lossOf: (name) => lossOf(root, name, exitOf(name)),
     async logs(name, { tailLines, sinceSeconds }) {

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import type { SandboxPurpose } from '../domain/sandbox.ts'
 import type { SupervisorStateFile } from '../domain/supervisor-protocol.ts'
@@ -32,6 +32,8 @@ const RECORD_FILE = 'sandbox.json'
 export const STATE_FILE = 'state.json'
 export const LOG_FILE = 'supervisor.log'
 const REMOVED_DIR = '.removed'
+/** Compiled code of supervisors, shared by all. */
+export const COMPILE_CACHE_DIR = '.compile-cache'
 
 /** Names are DNS labels; anything else could lead out of the directory. */
 const isName = (name: string): boolean => /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(name)
@@ -121,6 +123,24 @@ export const listNames = async (root: string): Promise<string[]> => {
   }
 }
 
+const unlockDirs = async (dir: string): Promise<void> => {
+  await chmod(dir, 0o700)
+  for (const entry of await readdir(dir, { withFileTypes: true }))
+    if (entry.isDirectory()) await unlockDirs(path.join(dir, entry.name))
+}
+
+/** Also directories that may not be written to, as tools make them (Go's module cache). */
+const deleteTree = async (dir: string): Promise<void> => {
+  const options = { recursive: true, force: true, maxRetries: 5, retryDelay: 50 }
+  try {
+    await rm(dir, options)
+  } catch (error) {
+    if (!Error.isError(error) || !('code' in error) || (error.code !== 'EACCES' && error.code !== 'EPERM')) throw error
+    await unlockDirs(dir)
+    await rm(dir, options)
+  }
+}
+
 /**
  * Takes a sandbox' directory away, whole and at once, then deletes it at leisure.
  * @returns false if there was none: somebody else was first
@@ -135,13 +155,26 @@ export const discardDir = async (root: string, name: string): Promise<boolean> =
     if (isMissing(error)) return false
     throw error
   }
-  await rm(target, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })
+  await deleteTree(target)
   return true
 }
 
 /** Deletes what a removal that was cut short left behind. */
-export const emptyRemoved = (root: string): Promise<void> =>
-  rm(path.join(root, REMOVED_DIR), { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })
+export const emptyRemoved = (root: string): Promise<void> => deleteTree(path.join(root, REMOVED_DIR))
+
+/** Longer than any removal takes. */
+const leftoverAgeMs = 10 * 60_000
+
+/** The same while others are removing: only what has been there for long. What cannot be deleted is tried again by the next call. */
+export const deleteLeftovers = async (root: string): Promise<void> => {
+  const removed = path.join(root, REMOVED_DIR)
+  const names = await readdir(removed).catch(() => [])
+  for (const name of names) {
+    const found = await stat(path.join(removed, name)).catch(() => null)
+    if (found === null || Date.now() - found.ctimeMs < leftoverAgeMs) continue
+    await deleteTree(path.join(removed, name)).catch(() => {})
+  }
+}
 
 const logMaxBytes = 1024 * 1024
 

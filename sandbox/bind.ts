@@ -1,6 +1,7 @@
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import type { SessionRow } from '../db/entities/session.ts'
 import { lossOf } from '../db/moves.ts'
+import type { Loss } from '../db/moves.ts'
 import { sessionReady } from '../db/sessions.ts'
 import type { Sql } from '../db/sql.ts'
 import { listTurns } from '../db/turns.ts'
@@ -18,7 +19,12 @@ export type BindDeps = {
 }
 
 export type Bound =
-  | { status: 'ready'; session: SessionRow }
+  | {
+      status: 'ready'
+      session: SessionRow
+      /** What became of the sandbox that the session had before, if it had one. */
+      moved: Loss | null
+    }
   /** The session has ended or moved on meanwhile: this sandbox is of no use to it. */
   | { status: 'superseded' }
 
@@ -52,13 +58,13 @@ export const bindSession = async (
   const phases: Record<string, number> = { claimed: elapsedMs() }
   const reply = await deps.supervisor.bind(sandbox, await requestOf(deps, session, sandbox))
   phases['bound'] = phases['ready'] = elapsedMs()
-  const moved = session.bound_attempt > 0 ? await lossOf(deps.sql, session.id, session.bound_attempt) : undefined
+  const moved = session.bound_attempt > 0 ? await lossOf(deps.sql, session.id, session.bound_attempt) : null
   const row = await sessionReady(deps.sql, {
     sessionId: session.id,
     attempt: session.attempt,
     harnessSessionId: reply.harness_session_id,
     phases,
-    ...(moved === undefined ? {} : { moved }),
+    ...(moved === null ? {} : { moved }),
   })
-  return row === null ? { status: 'superseded' } : { status: 'ready', session: row }
+  return row === null ? { status: 'superseded' } : { status: 'ready', session: row, moved }
 }

@@ -24,6 +24,14 @@ test('the newest part that fits is told, and no turn is torn', () => {
   ])
 })
 
+test('of a last exchange that is too long alone the beginnings are told', () => {
+  const told = retell([turn('old', 'x'), turn('q'.repeat(500), 'y'.repeat(500))], 200)
+  expect(told.map(({ role, text }) => [role, text.length <= 110, text.slice(0, 3)])).toEqual([
+    ['user', true, 'qqq'],
+    ['assistant', true, 'yyy'],
+  ])
+})
+
 test('a message that has not begun is left out, one that was interrupted says so', () => {
   expect(retell([turn('lost', null, 'interrupted'), turn('waiting', null, 'queued')], 1_000)).toEqual([
     { role: 'user', text: 'lost\n[this message was interrupted]' },

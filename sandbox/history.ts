@@ -38,9 +38,12 @@ export const retell = (turns: ToldTurn[], maxChars: number): Said[] => {
     const both: Said[] = [{ role: 'user', text: textOf(turn.parts) + note }]
     if (turn.reply !== null) both.push({ role: 'assistant', text: textOf(turn.reply.parts) })
     const size = both.reduce((sum, { text }) => sum + text.length, 0)
-    if (size > left) break
+    if (size > left && told.length > 0) break
+    // Of a last exchange that does not fit the beginnings are told: rather a part than nothing.
+    told.unshift(
+      ...(size > left ? both.map(({ role, text }) => ({ role, text: cut(text, left / both.length) })) : both),
+    )
     left -= size
-    told.unshift(...both)
   }
   return told
 }

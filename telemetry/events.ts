@@ -162,10 +162,22 @@ export const sandboxRemoved = ({ log }: Telemetry, fields: SandboxIds & { reason
 
 // --- the pool's decisions
 
+/** @param fields.stale warm ones that were taken out because of their age or an older template */
 export const poolDecided = (
-  { log }: Telemetry,
-  fields: { agent_id: string; decision: string; reason: string; share: number; warm: number; provisioning: number },
-): void => log.debug({ event: 'pool_decided', ...fields }, `pool: ${fields.decision}`)
+  { log, metrics }: Telemetry,
+  fields: {
+    agent_id: string
+    decision: string
+    reason: string
+    share: number
+    warm: number
+    provisioning: number
+    stale: number
+  },
+): void => {
+  metrics.reconcileWarmStale.inc(fields.stale)
+  log.debug({ event: 'pool_decided', ...fields }, `pool: ${fields.decision}`)
+}
 
 export const poolBackedOff = (
   { log }: Telemetry,
@@ -186,26 +198,39 @@ export const outboxSent = (
 ): void => {
   const failed = fields.err !== undefined
   metrics.outboxSent.inc({ kind: fields.kind, result: failed ? 'failed' : 'success' })
-  if (failed) log.warn({ event: 'outbox_failed', ...fields }, `outbox: ${fields.kind} failed`)
+  // While Temporal is away every row fails again and again: the first time and now and then is enough.
+  const level = fields.attempts % 10 === 1 ? 'warn' : 'debug'
+  if (failed) log[level]({ event: 'outbox_failed', ...fields }, `outbox: ${fields.kind} failed`)
   else log.debug({ event: 'outbox_sent', ...fields }, `outbox: ${fields.kind}`)
 }
 
 /** Rows, objects and workflows were compared. Counts of what was repaired; a line only if there was something. */
 export const ledgerChecked = (
-  { log }: Telemetry,
+  { log, metrics }: Telemetry,
   fields: {
     rows_gone: number
     objects_removed: number
-    workflows_started: number
     sandboxes_released: number
+    workflows_started: number
     sessions_failed: number
+    sessions_expired: number
     pools_restarted: number
     leaked: number
+    errors: number
+    duration_ms: number
   },
 ): void => {
-  const repaired = Object.values(fields).some((count) => count > 0)
+  const { duration_ms, ...counts } = fields
+  metrics.reconcileDuration.observe(seconds(duration_ms))
+  metrics.reconcileGhosts.inc(fields.rows_gone)
+  metrics.reconcileOrphans.inc(fields.objects_removed + fields.sandboxes_released)
+  metrics.reconcileWorkflows.inc(fields.workflows_started + fields.pools_restarted)
+  metrics.reconcileFailedCreating.inc(fields.sessions_failed)
+  metrics.reconcileExpired.inc(fields.sessions_expired)
+  metrics.reconcileErrors.inc(fields.errors)
+  const repaired = Object.values(counts).some((count) => count > 0)
   if (repaired) log.warn({ event: 'ledger_repaired', ...fields }, 'ledger: differences repaired')
-  else log.debug({ event: 'ledger_checked' }, 'ledger: no difference')
+  else log.debug({ event: 'ledger_checked', duration_ms }, 'ledger: no difference')
 }
 
 /**

@@ -136,6 +136,50 @@ const serverMetrics = (registers: Registry[]) => ({
   eventsAppended: new Counter({ name: 'event_appended_total', help: 'Events appended to session logs', registers }),
 })
 
+const janitorMetrics = (registers: Registry[]) => ({
+  reconcileDuration: new Histogram({
+    name: 'reconcile_duration_seconds',
+    help: 'One comparison of rows, sandboxes and workflows',
+    buckets: [0.1, 0.5, 1, 2, 5, 10, 30],
+    registers,
+  }),
+  reconcileFailedCreating: new Counter({
+    name: 'reconcile_failed_creating_total',
+    help: 'Sessions that never became ready, ended by the janitor',
+    registers,
+  }),
+  reconcileExpired: new Counter({
+    name: 'reconcile_idle_killed_total',
+    help: 'Sessions past their idle or age deadline, ended by the janitor instead of their workflow',
+    registers,
+  }),
+  reconcileGhosts: new Counter({
+    name: 'reconcile_ghost_killed_total',
+    help: 'Rows whose sandbox was not there any more',
+    registers,
+  }),
+  reconcileWarmStale: new Counter({
+    name: 'reconcile_warm_stale_killed_total',
+    help: 'Warm sandboxes taken out because of their age or an older template',
+    registers,
+  }),
+  reconcileOrphans: new Counter({
+    name: 'reconcile_orphan_removed_total',
+    help: 'Sandboxes that belonged to no row or to no session',
+    registers,
+  }),
+  reconcileWorkflows: new Counter({
+    name: 'reconcile_workflow_started_total',
+    help: 'Workflows that were missing or wedged',
+    registers,
+  }),
+  reconcileErrors: new Counter({
+    name: 'reconcile_error_total',
+    help: 'Differences that could not be put right; the next comparison tries again',
+    registers,
+  }),
+})
+
 const gauges = (registers: Registry[]) => ({
   sandboxes: new Gauge({ name: 'sandboxes', help: 'Sandboxes by state', labelNames: ['state'], registers }),
   pool: new Gauge({ name: 'warm_pool_depth', help: 'Pool sandboxes by state', labelNames: ['state'], registers }),
@@ -151,7 +195,12 @@ export const createMetrics = () => {
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
   const registers = [registry]
-  const metrics = { ...sessionMetrics(registers), ...poolMetrics(registers), ...serverMetrics(registers) }
+  const metrics = {
+    ...sessionMetrics(registers),
+    ...poolMetrics(registers),
+    ...serverMetrics(registers),
+    ...janitorMetrics(registers),
+  }
   let source: (() => Promise<GaugeValues>) | null = null
   let shared: ReturnType<typeof gauges> | null = null
 

@@ -149,11 +149,14 @@ describe('a business event', () => {
     const none = {
       rows_gone: 0,
       objects_removed: 0,
-      workflows_started: 0,
       sandboxes_released: 0,
+      workflows_started: 0,
       sessions_failed: 0,
+      sessions_expired: 0,
       pools_restarted: 0,
       leaked: 0,
+      errors: 0,
+      duration_ms: 3,
     }
     events.ledgerChecked(telemetry, none)
     events.ledgerChecked(telemetry, { ...none, rows_gone: 1 })

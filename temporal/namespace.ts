@@ -5,6 +5,7 @@ import type { Logger } from '../telemetry/log.ts'
 import { agentIdAttribute, statusAttribute } from '../workflows/messages.ts'
 import type { Temporal } from './client.ts'
 import { ALREADY_EXISTS, grpcCode, NOT_FOUND, PERMISSION_DENIED } from './connection.ts'
+import { ensureJanitor } from './schedule.ts'
 
 /** Histories stay readable for this long after the end. */
 const retentionDays = 7
@@ -49,10 +50,11 @@ const ensureOnce = async (temporal: Temporal, log: Logger): Promise<void> => {
     if (grpcCode(error) !== PERMISSION_DENIED) throw error
     log.warn({ err: error }, 'search attributes cannot be added; add LapAgentId and LapStatus (Keyword) by hand')
   }
+  await within(() => ensureJanitor(temporal))
 }
 
 /**
- * Makes the namespace and its search attributes, waiting for Temporal as long as it takes.
+ * Makes the namespace, its search attributes and the janitor's schedule, waiting for Temporal as long as it takes.
  * @throws only when the signal ends it
  */
 export const ensureNamespace = async (temporal: Temporal, log: Logger, signal: AbortSignal): Promise<void> => {

@@ -14,6 +14,10 @@ export type OutboxRelay = AsyncDisposable & {
   kick(): void
 }
 
+/** Temporal's client says what it tried; what the server answered is the cause. */
+const reasonOf = (error: unknown): string =>
+  Error.isError(error) && Error.isError(error.cause) ? `${error.message}: ${error.cause.message}` : errorText(error)
+
 /** Messages that say the same: several pokes of one pool become one. */
 type Batch = { kind: OutboxKind; subject: string; rows: OutboxRow[] }
 
@@ -59,10 +63,11 @@ export const createOutboxRelay = (deps: { sql: Sql; temporal: Temporal } & Telem
       await outboxSent(deps.sql, ids)
       sent(deps, fields)
     } catch (err) {
-      sent(deps, { ...fields, err: errorText(err) })
+      const reason = reasonOf(err)
+      sent(deps, { ...fields, err: reason })
       const delayMs = Math.min(outboxRetryMaxMs, outboxRetryFirstMs * 2 ** Math.min(attempts - 1, 20))
       // If this fails too, the lease of the row runs out and it comes up again.
-      await outboxFailed(deps.sql, ids, { error: errorText(err), delayMs }).catch(() => {})
+      await outboxFailed(deps.sql, ids, { error: reason, delayMs }).catch(() => {})
     }
   }
 

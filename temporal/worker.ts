@@ -4,7 +4,7 @@ import type { LogLevel, WorkerOptions } from '@temporalio/worker'
 import type { Activities } from '../activities/index.ts'
 import type { TemporalConfig } from '../config/config.ts'
 import { errorText } from '../domain/errors.ts'
-import { cachedWorkflowsMax, workerShutdownMs } from '../domain/limits.ts'
+import { cachedWorkflowsMax, liveSessionsMax, workerShutdownMs } from '../domain/limits.ts'
 import { TASK_QUEUE } from '../domain/names.ts'
 import type { Logger } from '../telemetry/log.ts'
 import { addressOf } from './connection.ts'
@@ -50,8 +50,8 @@ export const workerOptions = (settings: Omit<WorkerSettings, 'log'>): WorkerOpti
   activities: settings.activities,
   workflowBundle: settings.workflowBundle,
   maxCachedWorkflows: cachedWorkflowsMax,
-  // A turn is one activity for as long as it runs, so there must be a slot for every session that works.
-  maxConcurrentActivityTaskExecutions: 2_000,
+  // A turn is one activity for as long as it runs: a slot for every session, and some for everything else.
+  maxConcurrentActivityTaskExecutions: liveSessionsMax + 1_000,
   maxConcurrentLocalActivityExecutions: 100,
   workflowTaskPollerBehavior: { type: 'simple-maximum', maximum: 10 },
   activityTaskPollerBehavior: { type: 'simple-maximum', maximum: 10 },

@@ -28,3 +28,7 @@ test('without a key values are stored as they are, and stay readable when a key 
   expect(createSealer(null).seal('plain')).toBe('plain')
   expect(createSealer(key).open('plain')).toBe('plain')
 })
+
+test('without a key a value that looks sealed is refused, because it could never be read again', () => {
+  expect(() => createSealer(null).seal('enc:v1:mine')).toThrow(/ENCRYPTION_KEY/)
+})

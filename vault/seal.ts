@@ -16,6 +16,8 @@ export type Sealer = {
 /** AES-256-GCM under a key of 32 bytes. Without a key values are stored as they are, which the process warns of at start. */
 export const createSealer = (key: Buffer | null): Sealer => ({
   seal(text) {
+    if (key === null && text.startsWith(PREFIX))
+      throw new AppError('invalid', `A value that starts with "${PREFIX}" can only be stored with an ENCRYPTION_KEY`)
     if (key === null) return text
     const iv = randomBytes(IV_BYTES)
     const cipher = createCipheriv('aes-256-gcm', key, iv)

@@ -13,12 +13,15 @@ import type { PoolInput } from './messages.ts'
 import { createRemovals } from './removals.ts'
 import { quick, starting } from './steps.ts'
 
+/** Text of others, such as git's, in a table. */
+const cell = (text: string): string => text.replaceAll(/\s*\n\s*/g, ' · ').replaceAll('|', '\\|')
+
 const describePool = (step: PoolStep): string =>
   [
     '| | |',
     '|---|---|',
-    `| Decision | ${step.decision} |`,
-    `| Reason | ${step.reason} |`,
+    `| Decision | ${cell(step.decision)} |`,
+    `| Reason | ${cell(step.reason)} |`,
     `| Share | ${step.share} |`,
     `| Warm | ${step.warm} |`,
     `| Starting | ${step.provision.length} |`,

@@ -165,13 +165,19 @@ describe('what a session does next', () => {
     ],
     [
       'one that loses sandbox after sandbox fails',
-      ready({ attempt: sandboxMovesMax + 1, sandbox: sandbox('failed') }),
+      ready({ attempt: sandboxMovesMax + 2, boundAttempt: 1, sandbox: sandbox('failed') }),
       failed('sandbox_lost', 1),
       {
         do: 'fail',
         code: 'sandbox_lost',
-        reason: `${sandboxMovesMax + 1} sandboxes were lost; the last: the last lines`,
+        reason: `${sandboxMovesMax + 1} sandboxes in a row were lost; the last: the last lines`,
       },
+    ],
+    [
+      'one that has moved as often, and worked in between, goes on',
+      ready({ attempt: sandboxMovesMax * 3, boundAttempt: sandboxMovesMax * 3, sandbox: sandbox('failed') }),
+      nothing,
+      { do: 'obtain', warm: true },
     ],
     ['an ended one ends', ready({ status: 'dead', turn }), nothing, { do: 'end' }],
     ['a failed one ends', creating({ status: 'failed', creatingDeadlineAt: now }), nothing, { do: 'end' }],

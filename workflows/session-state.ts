@@ -32,8 +32,9 @@ export const shortestWaitMs = 500
 
 const obtainOr = (view: SessionView, spent: Spent): SessionStep => {
   const { lastFailure } = spent
-  if (view.attempt > sandboxMovesMax) {
-    const reason = `${view.attempt} sandboxes were lost; the last: ${lastFailure?.message ?? 'no message'}`
+  const lost = view.attempt - view.boundAttempt
+  if (lost > sandboxMovesMax) {
+    const reason = `${lost} sandboxes in a row were lost; the last: ${lastFailure?.message ?? 'no message'}`
     return { do: 'fail', code: 'sandbox_lost', reason }
   }
   const patience = lastFailure !== null && MAY_BE_CHANCE.includes(lastFailure.code) ? startRetriesMax : 0

@@ -41,7 +41,7 @@ export const turning = proxyActivities<Activities>({
 
 /** Its schedule comes again, so it is not tried for long. */
 export const sweeping = proxyActivities<Activities>({
-  startToCloseTimeout: '10m',
+  startToCloseTimeout: '4m',
   heartbeatTimeout: janitorHeartbeatMs * 3,
   retry: { ...retry, maximumAttempts: 3 },
 })
