@@ -61,14 +61,17 @@ export const createDatabase = async (settings: {
 }): Promise<Database> => {
   const orm = new MikroORM(options(settings.url, settings))
   let closed = false
+  let opened: Pool | null = null
   const pool = async (): Promise<Pool> => {
     // The ORM would open a new one, which nobody closes and which keeps the process from ending.
     if (closed) throw new AppError('unavailable', 'The database connection of this process has been closed')
-    return poolOf(orm)
+    return (opened = await poolOf(orm))
   }
   const close = async (): Promise<void> => {
     closed = true
     await orm.close(true)
+    // The ORM leaves a pool open that it has not used itself; its idle connections would keep the process from ending.
+    if (opened !== null && !opened.ending) await opened.end()
   }
   return { orm, sql: createSql(pool, settings.answerTimeoutMs), [Symbol.asyncDispose]: close }
 }
