@@ -14,7 +14,7 @@ export type Asked = {
 }
 
 /**
- * A model that does as the user's last message says: `words=20 gap=50` streams 20 words, 50 ms apart; the words carry the message's marker
+ * A model that does as the user's last message says: `words=20 gap=50` streams 20 words, 50 ms apart, `silence=9000` says nothing for 9 s after the first; the words carry the message's marker
  * (`m-…`), so that a reply belongs to exactly one message.
  */
 export type ScriptedModel = AsyncDisposable & {
@@ -74,11 +74,13 @@ const answer = async (body: Body, note: Asked, response: ServerResponse): Promis
   }
   response.writeHead(200, { 'content-type': 'text/event-stream' })
   const gapMs = Number(/gap=(\d+)/.exec(note.text)?.[1] ?? 0)
+  const silenceMs = Number(/silence=(\d+)/.exec(note.text)?.[1] ?? 0)
   for (const word of reply.match(/\S+ /g) ?? []) {
     if (response.destroyed) return
     response.write(chunkOf(body.model, { role: 'assistant', content: word }, null))
     note.sent++
-    if (gapMs > 0) await new Promise((resolve) => setTimeout(resolve, gapMs))
+    const pauseMs = note.sent === 1 ? gapMs + silenceMs : gapMs
+    if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs))
   }
   response.write(chunkOf(body.model, {}, 'stop'))
   response.write(`data: ${JSON.stringify({ ...head, object: 'chat.completion.chunk', choices: [], usage })}\n\n`)

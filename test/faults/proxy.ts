@@ -7,6 +7,8 @@ export type Proxy = AsyncDisposable & {
   /** Connections stay open and carry nothing, new ones too, until `release`. */
   hold(): void
   release(): void
+  /** Cuts every connection that is open. */
+  cutAll(): void
   /** From now on, a connection is cut when `shouldCut` says so for bytes that come back; it gets how many came on this connection before. */
   cutWhen(shouldCut: ((bytesBefore: number) => boolean) | null): void
 }
@@ -57,6 +59,10 @@ export const startProxy = async (targetPort: number): Promise<Proxy> => {
     release: () => {
       isHeld = false
       for (const { near, far } of pairs) [near, far].forEach((socket) => socket.resume())
+    },
+    cutAll: () => {
+      proxy.cuts += pairs.size
+      for (const pair of pairs) end(pair)
     },
     cutWhen: (when) => {
       shouldCut = when

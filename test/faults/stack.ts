@@ -132,7 +132,7 @@ const createPart = ({ name, script, env, url, probe, watch, dir }: PartSpec): Pa
         return (await fetch(`${url}${probe}`)).ok ? 'ready' : null
       }
       const state = await until(`${name} answers ${probe}`, READY_MS, answers).catch((error: unknown) => error)
-      if (state !== 'ready') throw new Error(`${name} did not start:\n${(await log()).slice(-4_000)}`, { cause: state })
+      if (state !== 'ready') throw new Error(`${name} did not start:\n${(await log()).slice(-1_500)}`, { cause: state })
     },
     end: () => kill('SIGTERM'),
   }

@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { replyTo } from './model.ts'
+import { supervisorLostMs } from '../../domain/limits.ts'
 import { childrenOf } from './processes.ts'
+import { startProxy } from './proxy.ts'
 import { type Stack, startStack, until } from './stack.ts'
 import {
   createAgent,
@@ -93,6 +95,24 @@ test('a session whose supervisor is killed during a turn moves; the turn is inte
   expect(new Set(sandboxes.map(({ id }) => id)).size).toBe(2)
   await leavesNothing(stack, [first?.name ?? ''])
 }, 120_000)
+
+test('a turn whose harness is silent for long, and whose journal is cut off then, ends where it began', async () => {
+  const session = await openSession(stack, agent, { wait: true })
+  const [sandbox] = await sandboxesOf(stack, session.id)
+  await using proxy = await startProxy(Number(new URL(sandbox?.endpoint ?? '').port))
+  await stack.sql('update sandbox set endpoint = $2 where id = $1', [sandbox?.id, `http://127.0.0.1:${proxy.port}`])
+  const text = 'm-silent words=10 silence=18000'
+  const reply = say(stack, session.id, text)
+  await streaming('m-silent', 1)
+  // Longer than a sandbox may be out of reach: to be silent is not to be gone.
+  await new Promise((resolve) => setTimeout(resolve, supervisorLostMs + 1_000))
+  proxy.cutAll()
+  expect(proxy.cuts).toBeGreaterThan(0)
+  const { status, body } = await reply
+  expect({ status, text: textOf(body) }).toEqual({ status: 200, text: replyTo(text) })
+  await expectOneTurn(session.id, text, 'm-silent')
+  expect(await getSession(stack, session.id)).toMatchObject({ status: 'ready', attempt: 1 })
+}, 60_000)
 
 test('a turn sent with a key and repeated after the API was killed runs once', async () => {
   const session = await openSession(stack, agent, { wait: true })

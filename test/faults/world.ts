@@ -144,11 +144,18 @@ export const expectWholeLog = async (stack: Stack, sessionId: string): Promise<L
   return events
 }
 
-export type SandboxRow = { id: string; name: string; state: string; session_id: string | null; purpose: string }
+export type SandboxRow = {
+  id: string
+  name: string
+  state: string
+  session_id: string | null
+  purpose: string
+  endpoint: string | null
+}
 
 export const sandboxesOf = (stack: Stack, sessionId: string): Promise<SandboxRow[]> =>
   stack.sql<SandboxRow>(
-    'select id, name, state, session_id, purpose from sandbox where session_id = $1 order by created_at',
+    'select id, name, state, session_id, purpose, endpoint from sandbox where session_id = $1 order by created_at',
     [sessionId],
   )
 

@@ -17,7 +17,7 @@ import {
 import { createRandom, type Random } from './random.ts'
 
 /** New sessions are opened for this long; those that are open then go on to their end. */
-const OPENING_MS = Number(process.env['SOAK_SECONDS'] ?? 120) * 1_000
+const OPENING_MS = Number(process.env['SOAK_SECONDS'] ?? 150) * 1_000
 const SEED = Number(process.env['SOAK_SEED'] ?? randomInt(2 ** 31))
 const TURNS = 3
 const CLIENTS = 8
@@ -55,16 +55,24 @@ const killed = (name: string, part: Part): Fault => ({
   },
 })
 
-/** Processes of the platform are killed often, its servers now and then. */
-const faultsOf = ({ api, worker, postgres, temporal }: Stack): Fault[] => [
-  ...[0, 1]
-    .flatMap((i) => [killed(`api ${i}`, api(i)), killed(`worker ${i}`, worker(i))])
-    .flatMap((fault) => [fault, fault]),
-  { name: 'postgres', strike: () => postgres.kill().then(() => postgres.start()) },
-  { name: 'temporal', strike: () => temporal.stop().then(() => temporal.start()) },
-]
+/** What each of two hands strikes: processes of the platform often, a server now and then. What they do overlaps. */
+const handsOf = ({ api, worker, postgres, temporal }: Stack): Fault[][] => {
+  const processes = (i: number): Fault[] => [killed(`api ${i}`, api(i)), killed(`worker ${i}`, worker(i))]
+  return [
+    [
+      ...processes(0),
+      ...processes(0),
+      { name: 'postgres', strike: () => postgres.kill().then(() => postgres.start()) },
+    ],
+    [
+      ...processes(1),
+      ...processes(1),
+      { name: 'temporal', strike: () => temporal.stop().then(() => temporal.start()) },
+    ],
+  ]
+}
 
-/** One fault after the other; each is over before the next. @returns their names */
+/** One fault after the other, each over before the next. @returns their names */
 const strikeAtRandom = async (faults: Fault[], random: Random, stop: AbortSignal): Promise<string[]> => {
   const struck: string[] = []
   while (!stop.aborted) {
@@ -95,7 +103,9 @@ const live = async (agent: string, n: number): Promise<string> => {
 test('while processes and servers are killed at random, no session is lost, no turn runs twice, no sandbox stays', async () => {
   const agent = await createAgent(stack)
   const over = new AbortController()
-  const striking = strikeAtRandom(faultsOf(stack), createRandom(SEED), over.signal)
+  const striking = Promise.all(
+    handsOf(stack).map((faults, i) => strikeAtRandom(faults, createRandom(SEED + i), over.signal)),
+  )
   const ids: string[] = []
   const opensUntil = Date.now() + OPENING_MS
   try {
@@ -105,7 +115,7 @@ test('while processes and servers are killed at random, no session is lost, no t
   } finally {
     over.abort()
   }
-  const struck = await striking
+  const struck = (await striking).flat()
   const sessions = ids.flatMap((id, n) => [{ id, n }])
   console.log(
     `SOAK_SEED=${SEED}: ${sessions.length} sessions of ${TURNS} turns during ${struck.length} faults: ${struck.join(', ')}`,
