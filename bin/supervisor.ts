@@ -30,7 +30,7 @@ const stop = async (code: number): Promise<void> => {
 for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(0))
 
 try {
-  await supervisor.boot(() => rehearse(port, config.token))
+  await supervisor.boot(() => rehearse({ host: config.listen.host, port, token: config.token }))
 } catch {
   await stop(1)
 }

@@ -61,7 +61,9 @@ export const boot = async (deps: BootDeps): Promise<string> => {
     lifecycle.enter({ phase: 'waiting_harness' })
     if (config.purpose === 'pool') await warmUp(deps)
     const spare = await harness.open()
-    if (config.purpose === 'pool') await deps.rehearse()
+    if (config.purpose === 'pool')
+      // It only saves time, so that it fails is no reason to fail.
+      await deps.rehearse().catch((error: unknown) => deps.log.write(`not rehearsed: ${errorText(error)}`))
     lifecycle.enter({ state: config.purpose === 'pool' ? 'warm' : 'booted', phase: null })
     return spare
   } catch (error) {

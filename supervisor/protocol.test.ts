@@ -48,6 +48,14 @@ test('before bind a sandbox holds nothing of a session: no turn, no journal, no 
   expect(model.requests).toEqual([])
 })
 
+test.each(['127.0.0.2', '0.0.0.0', '::1'])(
+  'a sandbox that listens on %s gets warm, and goes through its own calls before',
+  async (host) => {
+    await using sandbox = await warm({ listen: { host, port: 0 } })
+    expect(sandbox.output()).not.toContain('not rehearsed')
+  },
+)
+
 test('a repeated bind of the same epoch gives the same answer; an older, a newer, a second session is refused', async () => {
   await using sandbox = await warm()
   const request = bindRequest(model, { epoch: 5 })
