@@ -4,7 +4,7 @@ import type { Claimed, NewSession } from '../db/claims.ts'
 import type { AgentRow } from '../db/entities/agent.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import type { SessionRow } from '../db/entities/session.ts'
-import { sandboxFailed } from '../db/sandboxes.ts'
+import { getSandbox, sandboxFailed } from '../db/sandboxes.ts'
 import { getSession } from '../db/sessions.ts'
 import { bodyHash, startTurn } from '../db/turns.ts'
 import { errorText, isAppError } from '../domain/errors.ts'
@@ -126,6 +126,7 @@ const report = (deps: ApiDeps, log: Logger, { session, sandbox, outcome }: Claim
 
 /**
  * Makes a session, with a sandbox from the pool when there is one. Needs no Temporal: the workflow follows by the outbox.
+ * The caller wakes the relay of the outbox.
  * @returns `replayed` when the idempotency key was known
  * @throws AppError `conflict` (key used with another body), `rate_limited` (full)
  */
@@ -133,18 +134,21 @@ export const createAgentSession = async (
   deps: ApiDeps,
   agent: AgentRow,
   input: Request,
-): Promise<{ session: SessionRow; replayed: boolean }> => {
+): Promise<{ session: SessionRow; sandbox: SandboxRow | null; replayed: boolean }> => {
   const request = newSession(deps, agent, input)
   const created = await createSession(deps.sql, request)
-  if (created.existing) return { session: created.session, replayed: true }
+  if (created.existing) {
+    const { session } = created
+    const sandbox = session.sandbox_id === null ? null : await getSandbox(deps.sql, session.sandbox_id)
+    return { session, sandbox, replayed: true }
+  }
   const binding = { request, log: input.log }
   // The session is there whatever happens now, so its id is the answer: the workflow binds it if this cannot.
   const at = await bindClaimed(deps, binding, created).catch((error: unknown) => {
     input.log.error({ err: error, session_id: created.session.id }, 'the session was left to its workflow to bind')
     return created
   })
-  deps.outbox.kick()
   report(deps, input.log, at)
   void startFirstTurn(deps, binding, at)
-  return { session: at.session, replayed: false }
+  return { session: at.session, sandbox: at.sandbox, replayed: false }
 }

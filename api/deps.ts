@@ -22,7 +22,7 @@ export type ApiDeps = {
   supervisor: SupervisorClient
   sealer: Sealer
   /** Harnesses that agents may choose. */
-  harnesses: Pick<HarnessEntry, 'id'>[]
+  harnesses: Pick<HarnessEntry, 'id' | 'supportsTui'>[]
   log: Logger
   metrics: Metrics
   /** Aborted when the process is ending: streams and waits end with a hint to come back. */

@@ -123,12 +123,15 @@ test('the log of a sandbox is text; a failure to get it is an error status', asy
   const { status, headers, body } = await api.call<string>('GET', path)
   expect({ status, type: headers.get('content-type') }).toEqual({ status: 200, type: 'text/plain; charset=utf-8' })
   expect(body).toContain('warmed up')
+  await new Promise((resolve) => setTimeout(resolve, 1_100))
+  expect((await api.call<string>('GET', `${path}?sinceSeconds=1`)).body).toBe('')
   const { details } = await api.driver.inspect(sandbox.name)
   process.kill((details as { pid: number }).pid, 'SIGKILL')
   expect(await api.call<Failure>('GET', path)).toMatchObject({ status: 502, body: { code: 'upstream' } })
   const cold = await open(await createAgent())
   expect(await api.call<Failure>('GET', `/sessions/${cold.id}/sandbox_logs`)).toMatchObject({ status: 404 })
-  expect(await api.call<Failure>('GET', `${path}?tailLines=x`)).toMatchObject({ status: 422 })
+  for (const query of ['tailLines=x', 'sinceSeconds=0', 'sinceSeconds=3601'])
+    expect(await api.call<Failure>('GET', `${path}?${query}`)).toMatchObject({ status: 422 })
 })
 
 test('an unknown session is 404', async () => {

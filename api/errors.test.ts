@@ -72,3 +72,12 @@ test('a fault of ours is "Internal error" to the user and the whole story in the
     api.deps.sql.query = query
   }
 })
+
+test('a request’s line in the log says whom it was about', async () => {
+  const id = '11111111-1111-4111-8111-111111111111'
+  await api.call('GET', `/sessions/${id}`, { headers: { 'x-request-id': 'about-a-session' } })
+  await api.call('GET', `/agents/${id}`, { headers: { 'x-request-id': 'about-an-agent' } })
+  const lineOf = (request: string) => api.logged.find((line) => line.includes(request) && line.includes('"route"'))
+  expect(lineOf('about-a-session')).toContain(`"session_id":"${id}"`)
+  expect(lineOf('about-an-agent')).toContain(`"agent_id":"${id}"`)
+})

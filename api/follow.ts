@@ -12,7 +12,7 @@ type Wakeable = Pick<ApiDeps, 'listener'>
 /**
  * Something to wait on for news of a session. News that come between two waits are not missed: the next wait returns at once.
  */
-export const wakeUps = (deps: Wakeable, sessionId: string, signal: AbortSignal) => {
+const wakeUps = (deps: Wakeable, sessionId: string, signal: AbortSignal) => {
   let news = false
   let wake = (): void => {}
   const stop = deps.listener.subscribe(sessionId, () => {

@@ -41,6 +41,18 @@ test('a session that has ended is still the answer to its key', async () => {
   expect((await open('ended')).body).toMatchObject({ id: body.id, status: 'dead' })
 })
 
+test('a key is answered with its session also when the agent has been deleted since; a new key there is 404', async () => {
+  const { body: made } = await api.call<{ id: string }>('POST', '/agents', { body: { model: 'demo' } })
+  const { body: session } = await open('agent-gone', { title: 'x' }, made.id)
+  await api.call('DELETE', `/agents/${made.id}`)
+  expect(await open('agent-gone', { title: 'x' }, made.id)).toMatchObject({ status: 200, body: { id: session.id } })
+  expect(await open('agent-gone', { title: 'y' }, made.id)).toMatchObject({ status: 409 })
+  expect(await open('agent-gone-new', { title: 'x' }, made.id)).toMatchObject({
+    status: 404,
+    body: { code: 'not_found' },
+  })
+})
+
 test.each<[string, object, boolean]>([
   ['another body', { title: 'y' }, false],
   ['another agent', { title: 'x' }, true],

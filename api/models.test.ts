@@ -27,7 +27,7 @@ test('the gateway’s list of models, asked for with its key, and kept', async (
     asked.push(`${req.url} ${req.headers.authorization}`)
     res.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(list))
   })
-  await using api = await startTestApi({ env: { LITELLM_API_BASE: `${gateway.url}/` } })
+  await using api = await startTestApi({ env: { LITELLM_API_BASE: `${gateway.url}/v1/` } })
   const answers = await Promise.all([1, 2, 3].map(() => api.call('GET', '/api/v1/models')))
   for (const answer of [...answers, await api.call('GET', '/api/v1/models')])
     expect(answer).toMatchObject({ status: 200, body: list })

@@ -1,4 +1,5 @@
 import { Router } from '@koa/router'
+import { isId } from '../domain/names.ts'
 import { CodedError } from './middleware/errors.ts'
 import { body } from './middleware/body.ts'
 import { validate } from './middleware/validate.ts'
@@ -9,6 +10,7 @@ import type { Route } from './route.ts'
 const goneSignal = (ctx: Context): AbortSignal => {
   const gone = new AbortController()
   ctx.res.once('close', () => gone.abort())
+  if (ctx.res.closed) gone.abort()
   return gone.signal
 }
 
@@ -17,16 +19,24 @@ const idempotencyKey = (route: Route, ctx: Context): string | null => {
   return route.idempotent === undefined || key === '' ? null : validate(IdempotencyKey, key, 'header.Idempotency-Key')
 }
 
+/** Whom a request is about, for its lines in the log. */
+const idsOf = ({ path }: Route, { id }: Record<string, string>): Record<string, string> => {
+  if (id === undefined || !isId(id)) return {}
+  return path.includes('/sessions/') ? { session_id: id } : { agent_id: id }
+}
+
 const run =
   (route: Route): Handler =>
   async (ctx) => {
     ctx.state.route = route.path
+    const { params } = ctx as Context & { params: Record<string, string> }
+    ctx.state.log = ctx.state.log.child(idsOf(route, params))
     const query = route.query === undefined ? {} : validate(route.query, { ...ctx.query }, 'query')
     const { body: sent, rawBody } = ctx.request as unknown as { body?: unknown; rawBody?: string }
     await route.handle(ctx, {
       query,
       body: route.body === undefined ? undefined : validate(route.body, rawBody === '' ? {} : sent),
-      params: (ctx as Context & { params: Record<string, string> }).params,
+      params,
       idempotencyKey: idempotencyKey(route, ctx),
       signal: goneSignal(ctx),
     })

@@ -97,6 +97,14 @@ test('twenty creates at once on a pool of two: two are warm, each with a sandbox
   expect(hits.every(({ status }) => status === 'ready')).toBe(true)
 })
 
+test('a session without a title is shown by what the user said first', async () => {
+  const agent = await createAgent({ branch: 'untitled' })
+  const { body: made } = await open(agent, { initial_prompt: 'Look  at\nthis: ' + 'x'.repeat(100) })
+  expect(made.title_preview).toMatch(/^Look at this: x{45}…$/)
+  const { body: got } = await api.call<Session>('GET', `/sessions/${made.id}`)
+  expect(got).toMatchObject({ title: null, title_preview: made.title_preview })
+})
+
 test('an agent with the same template is served by another one’s pool', async () => {
   const [owner, other] = [await createAgent({ branch: 'main', name: 'owner' }), await createAgent({ name: 'other' })]
   const sandbox = await api.warmSandbox(owner)

@@ -4,7 +4,7 @@ import type { TurnRow } from '../db/entities/turn.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import { getSandbox, sandboxFailed } from '../db/sandboxes.ts'
 import { wakeSession } from '../db/sessions.ts'
-import { bodyHash, cancelQueuedTurn, enqueueTurn, getTurn, openTurns } from '../db/turns.ts'
+import { bodyHash, cancelQueuedTurn, enqueueTurn, getTurn, getTurnStatus, openTurns } from '../db/turns.ts'
 import { AppError, errorText } from '../domain/errors.ts'
 import type { TurnRequest } from '../domain/supervisor-protocol.ts'
 import { isTurnOver } from '../domain/turn.ts'
@@ -77,8 +77,9 @@ export const replyOf = (turn: TurnRow): TurnReply => {
 export const turnOver = async (deps: ApiDeps, turn: TurnRow, signal: AbortSignal): Promise<TurnRow> => {
   const either = AbortSignal.any([signal, deps.drain])
   const over = await waitFor(deps, turn.session_id, { signal: either, timeoutMs: turnWaitMaxMs }, async () => {
-    const now = await getTurn(deps.sql, turn.id)
-    return now === null || isTurnOver(now.status) ? { turn: now } : null
+    // Woken by each piece of news while it streams: its parts and its reply are read once.
+    const status = await getTurnStatus(deps.sql, turn.id)
+    return status === null || isTurnOver(status) ? { turn: await getTurn(deps.sql, turn.id) } : null
   })
   if (over === null)
     throw new AppError(
@@ -92,12 +93,11 @@ export const turnOver = async (deps: ApiDeps, turn: TurnRow, signal: AbortSignal
   return over.turn
 }
 
-/** Cancels what waits, so that nothing begins in its place, then interrupts what runs. */
+/** Cancels what waits, the last one first, so that nothing begins in its place; then interrupts what runs, which may have waited a moment ago. */
 export const abortTurns = async (deps: ApiDeps, session: SessionRow): Promise<void> => {
-  const open = await openTurns(deps.sql, session.id)
-  for (const turn of open.toReversed())
-    if (turn.status === 'queued') await cancelQueuedTurn(deps.sql, session.id, turn.id)
-  const running = open.find((turn) => turn.status === 'running')
+  const waiting = (await openTurns(deps.sql, session.id)).filter((turn) => turn.status === 'queued')
+  for (const turn of waiting.toReversed()) await cancelQueuedTurn(deps.sql, session.id, turn.id)
+  const running = (await openTurns(deps.sql, session.id)).find((turn) => turn.status === 'running')
   if (running?.sandbox_id == null) return
   const sandbox = await getSandbox(deps.sql, running.sandbox_id)
   if (sandbox?.state !== 'claimed') return

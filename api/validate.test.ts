@@ -42,15 +42,12 @@ describe('environment variables', () => {
 })
 
 describe('repositories', () => {
-  test.each([
-    'https://github.com/a/b',
-    'https://user@example.com/a.git',
-    'ssh://git@example.com:22/a.git',
-    'git@github.com:a/b.git',
-    'file:///srv/repo',
-  ])('%s is one', (repo_url) => {
-    expect(agent({ repo_url })).toEqual({})
-  })
+  test.each(['https://github.com/a/b', 'ssh://git@example.com:22/a.git', 'git@github.com:a/b.git', 'file:///srv/repo'])(
+    '%s is one',
+    (repo_url) => {
+      expect(agent({ repo_url })).toEqual({})
+    },
+  )
   test.each([
     'http://x/y',
     'ext::sh -c id',
@@ -58,6 +55,8 @@ describe('repositories', () => {
     '/srv/repo',
     'git@-x:y z',
     'https://u:secret@example.com/a',
+    'https://ghp_token@github.com/a/b',
+    'ssh://git:secret@example.com/a',
   ])('%s is refused', (repo_url) => {
     expect(agent({ repo_url })).toHaveProperty('repo_url')
   })

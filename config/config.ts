@@ -21,6 +21,7 @@ export type Config = {
   databaseUrl: string
   masterKey: string
   encryptionKey: Buffer | null
+  /** `apiBase` without slash or `/v1` at its end, which clients of the gateway add. */
   litellm: { apiBase: string; apiKey: string }
   preinstalledRepo: string
   temporal: TemporalConfig
@@ -180,6 +181,8 @@ const sandboxOf = (env: Env, dataDir: string): Config['sandbox'] => ({
  * Validates all settings at once. An empty string counts as unset.
  * @throws ConfigError with every wrong setting
  */
+const gatewayRoot = (url: string): string => url.replace(/\/+$/, '').replace(/\/v1$/, '')
+
 export const loadConfig = (raw: RawEnv): Config => {
   const given = Object.fromEntries(Object.entries(raw).filter(([, value]) => value !== undefined && value !== ''))
   const containerEnv = containerEnvOf(given)
@@ -199,7 +202,7 @@ export const loadConfig = (raw: RawEnv): Config => {
     databaseUrl: env.DATABASE_URL,
     masterKey: env.MASTER_KEY,
     encryptionKey: env.ENCRYPTION_KEY ?? null,
-    litellm: { apiBase: env.LITELLM_API_BASE, apiKey: env.LITELLM_API_KEY },
+    litellm: { apiBase: gatewayRoot(env.LITELLM_API_BASE), apiKey: env.LITELLM_API_KEY },
     preinstalledRepo: env.PREINSTALLED_GITHUB_REPO,
     temporal: temporalOf(env),
     pool: {

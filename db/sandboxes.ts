@@ -140,9 +140,10 @@ export const sandboxByName = (sql: Sql, name: string): Promise<SandboxRow | null
 export const sandboxAddresses = async (
   sql: Sql,
   ids: string[],
-): Promise<Map<string, Pick<SandboxRow, 'name' | 'endpoint'>>> => {
-  const rows = await sql.query<SandboxRow>('select id, name, endpoint from sandbox where id = any($1::uuid[])', [
-    pgArray(ids),
-  ])
+): Promise<Map<string, Pick<SandboxRow, 'name' | 'endpoint' | 'harness_id'>>> => {
+  const rows = await sql.query<SandboxRow>(
+    'select id, name, endpoint, harness_id from sandbox where id = any($1::uuid[])',
+    [pgArray(ids)],
+  )
   return new Map(rows.map((row) => [row.id, row]))
 }

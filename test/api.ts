@@ -160,7 +160,10 @@ const createDeps = (config: Config, database: TestDatabase, logged: string[]) =>
     outbox: stack.use(createOutboxRelay({ sql, temporal, log, metrics })),
     supervisor: stack.use(createSupervisorClient({ masterKey: config.masterKey })),
     sealer: createSealer(config.encryptionKey),
-    harnesses: [{ id: 'light' }, { id: 'opencode' }],
+    harnesses: [
+      { id: 'light', supportsTui: false },
+      { id: 'opencode', supportsTui: false },
+    ],
     log,
     metrics,
   }

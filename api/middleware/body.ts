@@ -13,7 +13,7 @@ export const body = bodyParser({
       // The rest is read and thrown away, so that a client still sending gets to read the answer.
       ctx.req.resume()
       ctx.set('Connection', 'close')
-      throw new AppError('too_large', `the body is larger than ${bodyMaxBytes} bytes`)
+      throw new AppError('too_large', `the body is larger than ${bodyMaxBytes / 1_048_576} MiB`)
     }
     throw new AppError('bad_request', `the body is not valid JSON: ${error.message}`)
   },

@@ -5,13 +5,16 @@ import type { Handler } from '../http.ts'
 /** Asked every few seconds by whoever watches the process; only their failures are worth a line. */
 const QUIET = new Set(['/healthz', '/readyz'])
 
+const clientGone = 499
+
 /** One line and one measurement a request. Streams are counted where they are opened and closed. */
 export const logging =
   (metrics: Metrics): Handler =>
   async (ctx, next) => {
     const startedAt = performance.now()
     ctx.res.once('close', () => {
-      const status = ctx.res.statusCode
+      // A client that went away before it was answered has no status; this is the usual one for the log.
+      const status = ctx.res.headersSent ? ctx.res.statusCode : clientGone
       if (ctx.respond === false || (QUIET.has(ctx.path) && status < 500)) return
       requestAnswered(
         { log: ctx.state.log, metrics },

@@ -1,11 +1,17 @@
 import type { AgentRow } from '../../db/entities/agent.ts'
+import type { ApiDeps } from '../deps.ts'
 import type { Agent } from '../schemas/agent.ts'
 
 /** Shown in place of every secret; sent back in a PATCH it means "keep what is stored". */
 export const MASK = '••••••••'
 
+type Harnesses = Pick<ApiDeps, 'harnesses'>
+
+export const supportsTui = ({ harnesses }: Harnesses, harnessId: string | undefined): boolean =>
+  harnesses.find(({ id }) => id === harnessId)?.supportsTui ?? false
+
 /** An agent without a single value of its environment. */
-export const presentAgent = (row: AgentRow): Agent => ({
+export const presentAgent = (deps: Harnesses, row: AgentRow): Agent => ({
   id: row.id,
   name: row.name,
   model: row.model,
@@ -13,7 +19,7 @@ export const presentAgent = (row: AgentRow): Agent => ({
   tools: row.tools,
   harness_id: row.harness_id,
   harness_image: row.harness_image,
-  supports_tui: false,
+  supports_tui: supportsTui(deps, row.harness_id),
   repo_url: row.repo_url,
   branch: row.branch,
   setup_cmd: row.setup_cmd,

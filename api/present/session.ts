@@ -1,6 +1,8 @@
 import type { SandboxRow } from '../../db/entities/sandbox.ts'
 import type { SessionRow } from '../../db/entities/session.ts'
+import type { ApiDeps } from '../deps.ts'
 import type { Session } from '../schemas/session.ts'
+import { supportsTui } from './agent.ts'
 
 const previewMax = 60
 
@@ -12,11 +14,17 @@ const preview = (text: string | null): string | null => {
 
 const iso = (time: Date | null): string | null => time?.toISOString() ?? null
 
+export type Shown = {
+  sandbox: Pick<SandboxRow, 'name' | 'endpoint' | 'harness_id'> | null
+  /** What the user said first: stands in for a title. */
+  firstText?: string | null
+}
+
 /** A session as everybody sees it: no environment, no files, no bodies. */
 export const presentSession = (
+  deps: Pick<ApiDeps, 'harnesses'>,
   row: Omit<SessionRow, 'request' | 'prompt'>,
-  sandbox: Pick<SandboxRow, 'name' | 'endpoint'> | null,
-  firstText: string | null = null,
+  { sandbox, firstText = null }: Shown,
 ): Session => ({
   id: row.id,
   agent_id: row.agent_id,
@@ -34,7 +42,7 @@ export const presentSession = (
   task_arn: sandbox?.name ?? null,
   tty_url: null,
   tty_token: null,
-  supports_tui: false,
+  supports_tui: supportsTui(deps, sandbox?.harness_id),
   response: null,
   attempt: row.attempt,
   last_seq: row.last_seq,

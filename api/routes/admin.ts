@@ -1,5 +1,6 @@
 import { adminStats } from '../../db/stats.ts'
 import type { AdminStats as Stats } from '../../db/stats.ts'
+import { janitorEveryMs } from '../../domain/limits.ts'
 import type { ApiDeps } from '../deps.ts'
 import { route } from '../route.ts'
 import type { Route } from '../route.ts'
@@ -62,8 +63,8 @@ const present = ({ config }: ApiDeps, stats: Stats): AdminStats => ({
     namespace: config.k8s.namespace,
     harness_image: config.harness.images['opencode'] ?? '',
     // Local supervisors listen on whatever port is free.
-    container_port: config.sandbox.driver === 'local' ? null : 4096,
-    reconcile_interval_seconds: 60,
+    container_port: null,
+    reconcile_interval_seconds: janitorEveryMs / 1_000,
     sandbox_driver: config.sandbox.driver,
   },
   detected_issues: issuesOf(stats),

@@ -1,5 +1,13 @@
 import { randomUUID } from 'node:crypto'
-import { getAgent, insertAgent, listAgents, lockAgent, markAgentDeleted, updateAgent } from '../../db/agents.ts'
+import {
+  getAgent,
+  getAgentAny,
+  insertAgent,
+  listAgents,
+  lockAgent,
+  markAgentDeleted,
+  updateAgent,
+} from '../../db/agents.ts'
 import { addOutbox } from '../../db/outbox.ts'
 import { recordPoolSuccess } from '../../db/pool.ts'
 import type { AgentRow } from '../../db/entities/agent.ts'
@@ -17,8 +25,13 @@ const tag = 'agents'
 const DEFAULT_HARNESS = 'opencode'
 
 /** @throws AppError `not_found` */
-export const findAgent = async ({ sql }: Pick<ApiDeps, 'sql'>, id: string | undefined): Promise<AgentRow> => {
-  const agent = id !== undefined && isId(id) ? await getAgent(sql, id) : null
+export const findAgent = async (
+  { sql }: Pick<ApiDeps, 'sql'>,
+  id: string | undefined,
+  { deletedToo = false } = {},
+): Promise<AgentRow> => {
+  const find = deletedToo ? getAgentAny : getAgent
+  const agent = id !== undefined && isId(id) ? await find(sql, id) : null
   if (agent === null) throw new AppError('not_found', `agent '${id}' not found`)
   return agent
 }
@@ -63,7 +76,7 @@ const create = (deps: ApiDeps): Route =>
         template_hash: hashOf(deps, source),
         created_by: 'ui',
       })
-      ctx.body = presentAgent(row)
+      ctx.body = presentAgent(deps, row)
     },
   })
 
@@ -80,7 +93,7 @@ const list = (deps: ApiDeps): Route =>
       const { data, total } = await listAgents(deps.sql, { ...query, search: query.search ?? '' })
       ctx.body = {
         data: data.map((row) => ({
-          ...presentAgent(row),
+          ...presentAgent(deps, row),
           session_count: row.session_count,
           has_active_session: row.has_active_session,
         })),
@@ -101,7 +114,7 @@ const get = (deps: ApiDeps): Route =>
     replies: [{ status: 200, description: 'The agent', schema: Agent }],
     errors: ['not_found'],
     async handle(ctx, { params }) {
-      ctx.body = presentAgent(await findAgent(deps, params.id))
+      ctx.body = presentAgent(deps, await findAgent(deps, params.id))
     },
   })
 
@@ -144,7 +157,7 @@ const patch = (deps: ApiDeps): Route =>
       })
       if (row === null) throw new AppError('not_found', `agent '${id}' not found`)
       deps.outbox.kick()
-      ctx.body = presentAgent(row)
+      ctx.body = presentAgent(deps, row)
     },
   })
 

@@ -128,7 +128,7 @@ const diagnose = async (deps: ApiDeps, session: SessionRow): Promise<Diagnosis> 
   const { pool, poolState, running } = facts
   const detected_issues = detectIssues({
     now,
-    session: { ...session, sandbox_url: sandbox?.endpoint ?? null },
+    session: { ...session, moves: facts.moves, sandbox_url: sandbox?.endpoint ?? null },
     ...sandboxFacts(sandbox, sections, probe),
     pool: {
       configured_size: deps.config.pool.size,
@@ -183,6 +183,24 @@ const get = (deps: ApiDeps): Route =>
     },
   })
 
+/** Lines begin with their time in ISO 8601, or belong to the line before. */
+const since = (lines: string[], from: number): string[] => {
+  let wanted = false
+  return lines.filter((line) => {
+    const time = Date.parse(/^\d{4}-\d\d-\d\dT[\d:.]+Z(?= )/.exec(line)?.[0] ?? '')
+    if (!Number.isNaN(time)) wanted = time >= from
+    return wanted
+  })
+}
+
+const liveLog = async ({ supervisor }: ApiDeps, sandbox: SandboxRow, tailLines: number): Promise<string[]> => {
+  try {
+    return await supervisor.logs(sandbox, tailLines)
+  } catch (error) {
+    throw new AppError('upstream', `the sandbox does not answer: ${errorText(error)}`, { cause: error })
+  }
+}
+
 const sandboxLogs = (deps: ApiDeps): Route =>
   route({
     method: 'get',
@@ -199,9 +217,7 @@ const sandboxLogs = (deps: ApiDeps): Route =>
       const { sandboxes } = await sessionFacts(deps.sql, session)
       const sandbox = sandboxes.find((one) => one.id === session.sandbox_id) ?? sandboxes[0] ?? null
       const lines = isThere(sandbox)
-        ? await deps.supervisor.logs(sandbox, query.tailLines).catch((error: unknown) => {
-            throw new AppError('upstream', `the sandbox does not answer: ${errorText(error)}`, { cause: error })
-          })
+        ? since(await liveLog(deps, sandbox, query.tailLines), Date.now() - query.sinceSeconds * 1_000)
         : storedLog(sandbox)
       if (lines === null) throw new AppError('not_found', `session ${session.id} has no sandbox with a log`)
       ctx.type = 'text/plain; charset=utf-8'

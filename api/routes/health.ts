@@ -1,5 +1,5 @@
 import { pendingMigrations } from '../../db/database.ts'
-import { errorText } from '../../domain/errors.ts'
+import { errorText, isAppError } from '../../domain/errors.ts'
 import { temporalProbeMs } from '../../domain/limits.ts'
 import type { ApiDeps } from '../deps.ts'
 import { route } from '../route.ts'
@@ -13,7 +13,8 @@ const check = async (look: () => Promise<string | null>): Promise<Check> => {
     const problem = await look()
     return problem === null ? { ok: true } : { ok: false, error: problem }
   } catch (error) {
-    return { ok: false, error: errorText(error) }
+    // Anybody may ask: only what we say ourselves, nothing of hosts and users.
+    return { ok: false, error: isAppError(error) ? error.message : 'could not be checked' }
   }
 }
 
@@ -24,7 +25,7 @@ const readiness = async (deps: ApiDeps): Promise<Readiness> => {
       return null
     }),
     check(async () => {
-      const pending = await pendingMigrations(deps.db)
+      const pending = await pendingMigrations(deps.sql)
       return pending.length === 0 ? null : `not yet run: ${pending.join(', ')}; run bin/migrate.ts`
     }),
     check(async () => ((await deps.temporal.isReachable()) ? null : 'does not answer')),

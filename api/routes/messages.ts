@@ -1,7 +1,7 @@
 import type { ApiDeps } from '../deps.ts'
 import { findSession } from '../find.ts'
 import { movesOf } from '../../db/moves.ts'
-import { listTurns } from '../../db/turns.ts'
+import { listTurnTexts, listTurns } from '../../db/thread.ts'
 import { presentThread } from '../present/thread.ts'
 import { presentLog } from '../present/log.ts'
 import { route } from '../route.ts'
@@ -71,7 +71,8 @@ const thread = (deps: ApiDeps): Route =>
     operationId: 'listMessages',
     tag,
     summary: 'The conversation',
-    description: 'What was said, oldest first, from what is stored: also when the sandbox is gone.',
+    description:
+      'What was said, oldest first, from what is stored: also when the sandbox is gone. Of a long conversation the newest messages, up to `limit` and to about 16 MiB with attachments.',
     query: TurnsQuery,
     replies: [{ status: 200, description: 'Messages', schema: MessageList }],
     errors: ['not_found'],
@@ -95,7 +96,7 @@ const log = (deps: ApiDeps): Route =>
       const session = await findSession(deps, params.id)
       // A session that never moved needs no look through its log.
       const [turns, moves] = await Promise.all([
-        listTurns(deps.sql, session.id, query.limit),
+        listTurnTexts(deps.sql, session.id, query.limit),
         session.attempt > 1 ? movesOf(deps.sql, session.id) : [],
       ])
       ctx.body = presentLog(session, turns, moves)

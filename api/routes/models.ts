@@ -13,7 +13,7 @@ type ModelList = z.output<typeof ModelList>
 const timeoutMs = 10 * connectTimeoutMs
 
 const fetchModels = async ({ apiBase, apiKey }: ApiDeps['config']['litellm']): Promise<ModelList> => {
-  const response = await fetch(`${apiBase.replace(/\/+$/, '')}/v1/models`, {
+  const response = await fetch(`${apiBase}/v1/models`, {
     headers: { authorization: `Bearer ${apiKey}` },
     signal: AbortSignal.timeout(timeoutMs),
   }).catch((error: unknown) => {

@@ -1,4 +1,5 @@
 import { getSandbox, sandboxAddresses } from '../../db/sandboxes.ts'
+import { firstText } from '../../db/thread.ts'
 import { endSession } from '../../db/session-end.ts'
 import { getSession, listSessions } from '../../db/sessions.ts'
 import type { SessionCursor } from '../../db/sessions.ts'
@@ -12,6 +13,7 @@ import type { ApiDeps } from '../deps.ts'
 import { findLiveSession, findSession } from '../find.ts'
 import { waitFor } from '../follow.ts'
 import { presentSession } from '../present/session.ts'
+import { paceRelay } from '../relay-pace.ts'
 import { route } from '../route.ts'
 import type { Route } from '../route.ts'
 import {
@@ -30,8 +32,13 @@ const AGENTS = '/api/v1/managed_agents/agents'
 const BASE = '/api/v1/managed_agents/sessions'
 const tag = 'sessions'
 
-const withSandbox = async (deps: ApiDeps, session: SessionRow) =>
-  presentSession(session, session.sandbox_id === null ? null : await getSandbox(deps.sql, session.sandbox_id))
+const inFull = async (deps: ApiDeps, session: SessionRow) => {
+  const [sandbox, text] = await Promise.all([
+    session.sandbox_id === null ? null : getSandbox(deps.sql, session.sandbox_id),
+    session.title === null ? firstText(deps.sql, session.id) : null,
+  ])
+  return presentSession(deps, session, { sandbox, firstText: text })
+}
 
 /** The session as soon as it has left `creating`, or as it is after `waitReadyMaxMs`. */
 const settled = async (deps: ApiDeps, session: SessionRow, signal: AbortSignal): Promise<SessionRow> => {
@@ -43,8 +50,9 @@ const settled = async (deps: ApiDeps, session: SessionRow, signal: AbortSignal):
   return found?.session ?? (await getSession(deps.sql, session.id)) ?? session
 }
 
-const create = (deps: ApiDeps): Route =>
-  route({
+const create = (deps: ApiDeps): Route => {
+  const pace = paceRelay(deps)
+  return route({
     method: 'post',
     path: `${AGENTS}/:id/session`,
     operationId: 'createSession',
@@ -58,13 +66,23 @@ const create = (deps: ApiDeps): Route =>
     replies: [{ status: 200, description: 'The session', schema: Session }],
     errors: ['not_found', 'conflict', 'rate_limited'],
     async handle(ctx, { params, query, body, idempotencyKey, signal }) {
-      const agent = await findAgent(deps, params.id)
-      const { session, replayed } = await createAgentSession(deps, agent, { body, idempotencyKey, log: ctx.state.log })
+      const answered = pace.begin()
+      ctx.res.once('close', answered)
+      if (ctx.res.closed) answered()
+      // A known key is answered also when its agent has been deleted since; without a session of that key it is not found.
+      const agent = await findAgent(deps, params.id, { deletedToo: idempotencyKey !== null })
+      const request = { body, idempotencyKey, log: ctx.state.log }
+      const { session, sandbox, replayed } = await createAgentSession(deps, agent, request)
       if (replayed) ctx.set('Idempotent-Replayed', 'true')
-      const wait = query.wait === 'ready' && session.status === 'creating'
-      ctx.body = await withSandbox(deps, wait ? await settled(deps, session, signal) : session)
+      if (query.wait !== 'ready' || session.status !== 'creating') {
+        ctx.body = presentSession(deps, session, { sandbox, firstText: body.initial_prompt ?? null })
+        return
+      }
+      answered()
+      ctx.body = await inFull(deps, await settled(deps, session, signal))
     },
   })
+}
 
 const cursorOf = ({ created_at, id }: SessionRow): string =>
   Buffer.from(`${created_at.toISOString()} ${id}`).toString('base64url')
@@ -113,7 +131,7 @@ const list = (deps: ApiDeps): Route =>
       if (last !== undefined && rows.length === query.limit) ctx.set('X-Next-Cursor', cursorOf(last))
       const ids = rows.map((row) => row.sandbox_id).filter((id) => id !== null)
       const sandboxes = await sandboxAddresses(deps.sql, ids)
-      ctx.body = rows.map((row) => presentSession(row, sandboxes.get(row.sandbox_id ?? '') ?? null))
+      ctx.body = rows.map((row) => presentSession(deps, row, { sandbox: sandboxes.get(row.sandbox_id ?? '') ?? null }))
     },
   })
 
@@ -127,7 +145,7 @@ const get = (deps: ApiDeps): Route =>
     replies: [{ status: 200, description: 'The session', schema: Session }],
     errors: ['not_found'],
     async handle(ctx, { params }) {
-      ctx.body = await withSandbox(deps, await findSession(deps, params.id))
+      ctx.body = await inFull(deps, await findSession(deps, params.id))
     },
   })
 
@@ -175,7 +193,7 @@ const restart = (deps: ApiDeps): Route =>
       if (session.status === 'creating')
         throw new AppError('conflict', `session ${session.id} is still being created; delete it if it takes too long`)
       await leaveSandbox(deps, session)
-      ctx.body = await withSandbox(deps, await findSession(deps, session.id))
+      ctx.body = await inFull(deps, await findSession(deps, session.id))
     },
   })
 

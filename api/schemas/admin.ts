@@ -42,7 +42,7 @@ export const AdminStats = z
     runtime: z.object({
       namespace: z.string(),
       harness_image: z.string(),
-      container_port: z.int().nullable(),
+      container_port: z.int().nullable().describe('null: supervisors listen on any free port.'),
       reconcile_interval_seconds: z.number(),
       sandbox_driver: z.string(),
     }),

@@ -9,14 +9,21 @@ const promptMax = 200_000
 const SCP = /^git@[\w.-]+:[\w./~-]+$/
 const REPO_SCHEMES = ['https:', 'ssh:', 'file:']
 
+/** A token is given as the password, or as the user name alone; the user of SSH is no secret. */
+const holdsCredential = (url: string): boolean => {
+  if (!URL.canParse(url)) return false
+  const { protocol, username, password } = new URL(url)
+  return password !== '' || (username !== '' && protocol !== 'ssh:')
+}
+
 const RepoUrl = text(2_000)
   .refine(
     (url) => SCP.test(url) || (URL.canParse(url) && REPO_SCHEMES.includes(new URL(url).protocol)),
     'must be a git URL: https://…, ssh://…, or git@host:path',
   )
   .refine(
-    (url) => !URL.canParse(url) || new URL(url).password === '',
-    'must not hold a password: it would be shown to everyone who reads the agent',
+    (url) => !holdsCredential(url),
+    'must not hold a user name or password: everyone who reads the agent would see it',
   )
 
 /** A git ref cannot start with "-", so nothing can be taken for an option. */

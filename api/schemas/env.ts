@@ -1,7 +1,7 @@
 import { z } from 'zod'
 
 /** What sandboxes get from the platform itself; an agent's environment may not stand in for it. */
-export const RESERVED_ENV_NAMES = [
+const RESERVED_ENV_NAMES = [
   'REPO_URL',
   'BRANCH',
   'LITELLM_API_KEY',
@@ -46,7 +46,7 @@ export const EnvVars = z
 
 const HOST = /^(\*\.)?[A-Za-z0-9._-]+(\/\d{1,3})?$/
 
-export const HostEntry = z
+const HostEntry = z
   .string()
   .min(1, 'must not be empty')
   .max(253, 'must have at most 253 characters')

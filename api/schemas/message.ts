@@ -55,7 +55,10 @@ export const StreamQuery = z.object({
 })
 
 export const SandboxLogsQuery = z.object({
-  tailLines: queryNumber(1, 5000).default(500),
+  sinceSeconds: queryNumber(1, 3600)
+    .default(600)
+    .describe('Only lines of the last seconds; kept lines of a sandbox that is gone are all given.'),
+  tailLines: queryNumber(1, 5000).default(500).describe('The last lines; a sandbox keeps 1,000.'),
 })
 
 export const TurnsQuery = z.object({

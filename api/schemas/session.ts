@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { bodyMaxBytes } from '../../domain/limits.ts'
 import { SESSION_STATUSES } from '../../domain/session.ts'
 import { Id, Json, Limit, Offset, strict, Time } from './common.ts'
 import { EnvVars } from './env.ts'
@@ -16,7 +17,10 @@ export const Attachment = strict({
 }).meta({ id: 'Attachment' })
 export type Attachment = z.output<typeof Attachment>
 
-export const Attachments = z.array(Attachment).max(10, 'must have at most 10 entries')
+export const Attachments = z
+  .array(Attachment)
+  .max(10, 'must have at most 10 entries')
+  .describe(`Images. The whole body of a request has at most ${bodyMaxBytes / 1_048_576} MiB.`)
 
 export const SessionCreate = strict({
   title: z.string().max(500, 'must have at most 500 characters').nullable().optional(),
