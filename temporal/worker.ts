@@ -44,7 +44,7 @@ export type WorkerSettings = {
 }
 
 /** What a worker of this platform is made with. */
-export const workerOptions = (settings: Omit<WorkerSettings, 'log'>): WorkerOptions => ({
+const workerOptions = (settings: Omit<WorkerSettings, 'log'>): WorkerOptions => ({
   namespace: settings.config.namespace,
   taskQueue: settings.taskQueue ?? TASK_QUEUE,
   activities: settings.activities,
