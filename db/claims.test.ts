@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals'
 import { buildAgent, buildSession, buildWarmSandbox, newSession, reservation, TEMPLATE } from '../test/builders.ts'
 import { createTestDatabase } from '../test/database.ts'
 import type { TestDatabase } from '../test/database.ts'
-import { assignSandbox, claimForSession, createSession } from './claims.ts'
+import { assignSandbox, claimForSession, claimWasDead, createSession } from './claims.ts'
 import { createDatabase } from './database.ts'
 import type { AgentRow } from './entities/agent.ts'
 import { recordPoolFailure } from './pool.ts'
@@ -229,4 +229,40 @@ test('a replacement takes the place of the one it replaces, which stays claimabl
   const { sandbox } = await buildSession(sql, agent.id)
   expect(sandbox?.id).toBe(old.id)
   expect(await retireSandbox(sql, old.id)).toBeNull()
+})
+
+test('a sandbox that two found dead costs the session nothing that it has got since', async () => {
+  await buildWarmSandbox(sql, agent.id)
+  const { session, sandbox: dead } = await buildSession(sql, agent.id)
+  await sandboxFailed(sql, dead!.id, { code: 'sandbox_lost', message: 'gone', evidence: null })
+  const next = await buildWarmSandbox(sql, agent.id)
+  expect((await claimForSession(sql, session.id, claim))?.sandbox?.id).toBe(next.id)
+  const late = { sessionId: session.id, sandboxId: dead!.id, retried: false }
+  expect(await claimWasDead(sql, late)).toBeNull()
+  expect(await getSession(sql, session.id)).toMatchObject({
+    spawn_mode: 'warm',
+    claim_outcome: 'hit',
+    sandbox_id: next.id,
+  })
+  expect(await sql.query('select outcome from claim where session_id = $1 order by attempt', [session.id])).toEqual([
+    { outcome: 'miss_dead' },
+    { outcome: 'hit' },
+  ])
+})
+
+test('a session whose warm sandbox was dead is cold, also when a cold one was assigned meanwhile', async () => {
+  await buildWarmSandbox(sql, agent.id)
+  const { session, sandbox: dead } = await buildSession(sql, agent.id)
+  await sandboxFailed(sql, dead!.id, { code: 'sandbox_lost', message: 'gone', evidence: null })
+  const { id, name } = reservation(agent.id)
+  await assignSandbox(sql, session.id, {
+    id,
+    name,
+    templateHash: TEMPLATE,
+    harnessId: 'light',
+    image: 'i',
+    driver: 'local',
+  })
+  const cold = await claimWasDead(sql, { sessionId: session.id, sandboxId: dead!.id, retried: false })
+  expect(cold).toMatchObject({ spawn_mode: 'cold', claim_outcome: 'miss_dead', sandbox_id: id })
 })

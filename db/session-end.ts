@@ -43,7 +43,21 @@ export const writeEvents = async (
   return lastSeq
 }
 
-export const lockSession = (tx: Sql, id: string): Promise<SessionRow | null> =>
+/** What decides about a session's turns and its log. */
+export type LockedSession = Pick<
+  SessionRow,
+  'id' | 'agent_id' | 'status' | 'end_reason' | 'attempt' | 'bound_attempt' | 'sandbox_id' | 'last_seq'
+>
+
+/** Without the blobs of the row: this runs with each append to the log. */
+export const lockSession = (tx: Sql, id: string): Promise<LockedSession | null> =>
+  tx.one<LockedSession>(
+    `select id, agent_id, status, end_reason, attempt, bound_attempt, sandbox_id, last_seq
+     from session where id = $1 for no key update`,
+    [id],
+  )
+
+export const lockSessionRow = (tx: Sql, id: string): Promise<SessionRow | null> =>
   tx.one<SessionRow>('select * from session where id = $1 for no key update', [id])
 
 /**
@@ -54,7 +68,7 @@ export const lockSession = (tx: Sql, id: string): Promise<SessionRow | null> =>
  */
 export const endSession = (sql: Sql, id: string, ending: Ending, attempt?: number): Promise<Ended | null> =>
   sql.tx(async (tx) => {
-    const before = await lockSession(tx, id)
+    const before = await lockSessionRow(tx, id)
     if (before === null) return null
     if (isEnded(before.status) || (attempt !== undefined && before.attempt !== attempt))
       return { session: before, changed: false, sandbox: null }

@@ -2,9 +2,8 @@ import { createHash } from 'node:crypto'
 import { AppError } from '../domain/errors.ts'
 import { queuedTurnsMax } from '../domain/limits.ts'
 import { isEnded } from '../domain/session.ts'
-import type { MessagePart } from '../domain/turn.ts'
+import type { MessagePart, TurnStatus } from '../domain/turn.ts'
 import type { SandboxRow } from './entities/sandbox.ts'
-import type { SessionRow } from './entities/session.ts'
 import type { TurnRow } from './entities/turn.ts'
 import { writeTurnEnd } from './events.ts'
 import type { TurnEnd } from './events.ts'
@@ -22,7 +21,6 @@ export type NewTurn = {
 
 export type Enqueued = {
   turn: TurnRow
-  session: SessionRow
   /** The key was known: this is the turn that it made. */
   existing: boolean
   /** Nothing was in its way: it is `running` in this sandbox, and may be given to it at once. */
@@ -47,7 +45,7 @@ export const enqueueTurn = (sql: Sql, turn: NewTurn): Promise<Enqueued> =>
           'conflict',
           'This Idempotency-Key was used with another message; use a new key for a new message',
         )
-      if (existing !== null) return { turn: existing, session, existing: true, startNow: null }
+      if (existing !== null) return { turn: existing, existing: true, startNow: null }
     }
     if (isEnded(session.status)) throw new AppError('gone', `session ${session.id} has ended: ${session.end_reason}`)
     const before = await tx.one<{ open: number; next: number }>(
@@ -87,7 +85,7 @@ export const enqueueTurn = (sql: Sql, turn: NewTurn): Promise<Enqueued> =>
        insert into outbox (kind, subject, created_at, attempts, next_at) values ('signal_session', $1, now(), 0, now())`,
       [session.id],
     )
-    return { turn: row!, session, existing: false, startNow: sandbox }
+    return { turn: row!, existing: false, startNow: sandbox }
   })
 
 /**
@@ -114,6 +112,10 @@ export const startTurn = (sql: Sql, turnId: string, sandboxId: string): Promise<
 
 export const getTurn = (sql: Sql, id: string): Promise<TurnRow | null> =>
   sql.one<TurnRow>('select * from turn where id = $1', [id])
+
+/** Its status alone: parts and reply may be megabytes. */
+export const getTurnStatus = async (sql: Sql, id: string): Promise<TurnStatus | null> =>
+  (await sql.one<{ status: TurnStatus }>('select status from turn where id = $1', [id]))?.status ?? null
 
 /** Ends a running turn without its sandbox having said so (it is lost). A compare-and-set. @returns whether it was running */
 export const endTurn = (sql: Sql, sessionId: string, end: TurnEnd): Promise<boolean> =>
@@ -148,13 +150,6 @@ export const cancelQueuedTurn = (sql: Sql, sessionId: string, turnId: string): P
     await writeEvents(tx, session, [{ type: 'turn.finished', data: { turn_id: turnId, status: 'cancelled', error } }])
     return true
   })
-
-/** Turns of a session in order; `limit` newest ones. */
-export const listTurns = (sql: Sql, sessionId: string, limit = 500): Promise<TurnRow[]> =>
-  sql.query<TurnRow>(
-    'select * from (select * from turn where session_id = $1 order by seq desc limit $2) t order by seq',
-    [sessionId, limit],
-  )
 
 /** The running turn, or the first waiting one. */
 export const openTurns = (sql: Sql, sessionId: string): Promise<TurnRow[]> =>

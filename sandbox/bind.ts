@@ -4,7 +4,7 @@ import { lossOf } from '../db/moves.ts'
 import type { Loss } from '../db/moves.ts'
 import { sessionReady } from '../db/sessions.ts'
 import type { Sql } from '../db/sql.ts'
-import { listTurns } from '../db/turns.ts'
+import { listTurnTexts } from '../db/thread.ts'
 import { restoredHistoryMaxChars } from '../domain/limits.ts'
 import type { BindRequest } from '../domain/supervisor-protocol.ts'
 import type { Sealer } from '../vault/seal.ts'
@@ -39,7 +39,7 @@ const requestOf = async (deps: BindDeps, session: SessionRow, sandbox: SandboxRo
     model: session.model,
     gateway: { base_url: deps.litellm.apiBase, api_key: deps.litellm.apiKey },
     files: session.request.files ?? [],
-    history: moved ? retell(await listTurns(deps.sql, session.id), restoredHistoryMaxChars) : [],
+    history: moved ? retell(await listTurnTexts(deps.sql, session.id), restoredHistoryMaxChars) : [],
   }
 }
 
