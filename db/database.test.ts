@@ -19,7 +19,32 @@ test('processes that migrate together migrate once', async () => {
   const ran = await Promise.all([migrate(database.db), migrate(other)])
   expect(ran.flat()).toHaveLength(new Set(ran.flat()).size)
   expect(ran.flat().length).toBeGreaterThan(0)
-  expect(await pendingMigrations(other)).toEqual([])
+  expect(await pendingMigrations(other.sql)).toEqual([])
+})
+
+test('looking for missing migrations changes nothing, also where none ever ran', async () => {
+  await using database = await createTestDatabase()
+  const { sql } = database.db
+  expect(await pendingMigrations(sql)).toEqual([])
+  await sql.query('drop schema public cascade')
+  await sql.query('create schema public')
+  expect(await pendingMigrations(sql)).toContain('001-initial')
+  expect(await sql.query("select from pg_class where relname = 'lap_migration'")).toEqual([])
+})
+
+test('a step of a migration may take as long as it takes', async () => {
+  await using database = await createTestDatabase()
+  const { sql } = database.db
+  await sql.query('drop schema public cascade')
+  await sql.query('create schema public')
+  await sql.query('create schema watch')
+  await sql.query('create table watch.seen (timeout text)')
+  await sql.query(`create function watch.note() returns event_trigger language plpgsql as
+    $$ begin insert into watch.seen values (current_setting('statement_timeout')); end $$`)
+  await sql.query('create event trigger seen on ddl_command_end execute function watch.note()')
+  await migrate(database.db)
+  expect(await sql.query('select distinct timeout from watch.seen')).toEqual([{ timeout: '0' }])
+  expect(await sql.query("select current_setting('statement_timeout') timeout")).toEqual([{ timeout: '30s' }])
 })
 
 test('a direct connection is accepted, also by many at once and with one connection to spare', async () => {

@@ -16,13 +16,22 @@ import type { Sql } from './sql.ts'
 /** The database of a process: the ORM (entities, migrations) and SQL over the same pool of connections. */
 export type Database = AsyncDisposable & { orm: MikroORM; sql: Sql }
 
-const options = (url: string, extra: { poolMax?: number; applicationName?: string }): Options => ({
+const MIGRATIONS = [{ name: '001-initial', class: Migration001Initial }]
+
+type Extra = {
+  poolMax?: number
+  applicationName?: string
+  /** Statements may take as long as they take: the first index on a table that has grown may take minutes. */
+  untimed?: boolean
+}
+
+const options = (url: string, extra: Extra): Options => ({
   clientUrl: url,
   entities: [Agent, Session, Sandbox, Turn, Event, Claim, PoolState, Outbox],
   extensions: [Migrator],
   migrations: {
     tableName: 'lap_migration',
-    migrationsList: [{ name: '001-initial', class: Migration001Initial }],
+    migrationsList: MIGRATIONS,
     snapshot: false,
     transactional: true,
     allOrNothing: true,
@@ -37,10 +46,10 @@ const options = (url: string, extra: { poolMax?: number; applicationName?: strin
     keepAlive: true,
     // Planning costs more than running the hot statements, and opening a connection more than both. Postgres would plan each five times per
     // connection before it keeps a plan, and the pool would close a connection after 10 s.
-    options: '-c plan_cache_mode=force_generic_plan',
+    options: `-c plan_cache_mode=force_generic_plan${extra.untimed ? ' -c statement_timeout=0' : ''}`,
     idleTimeoutMillis: 10 * 60_000,
     connectionTimeoutMillis: 5_000,
-    statement_timeout: 30_000,
+    ...(extra.untimed ? {} : { statement_timeout: 30_000 }),
   },
   ensureDatabase: false,
   discovery: { warnWhenNoEntities: false },
@@ -107,14 +116,27 @@ const MIGRATION_LOCK = 7_312_024
  */
 export const migrate = (db: Database): Promise<string[]> =>
   withClients(db, 1, async ([client]) => {
+    // Whoever migrates may take long, and so may the wait for it.
+    await client!.query('set statement_timeout = 0')
     await client!.query('select pg_advisory_lock($1)', [MIGRATION_LOCK])
-    const done = await db.orm.migrator.up()
-    return done.map(({ name }) => name)
+    const orm = new MikroORM(
+      options(db.orm.config.get('clientUrl') ?? '', { poolMax: 2, applicationName: 'lap migrate', untimed: true }),
+    )
+    try {
+      const done = await orm.migrator.up()
+      return done.map(({ name }) => name)
+    } finally {
+      await orm.close(true)
+    }
   })
 
-/** Names of the migrations that this build has and the database has not. */
-export const pendingMigrations = async (db: Database): Promise<string[]> =>
-  (await db.orm.migrator.getPending()).map(({ name }) => name)
+/** Names of the migrations that this build has and the database has not. Only looks: the ORM would make its table. */
+export const pendingMigrations = async (sql: Sql): Promise<string[]> => {
+  const table = await sql.one("select where to_regclass('lap_migration') is not null")
+  const done = table === null ? [] : await sql.query<{ name: string }>('select name from lap_migration')
+  const names = new Set(done.map(({ name }) => name))
+  return MIGRATIONS.map(({ name }) => name).filter((name) => !names.has(name))
+}
 
 const backendOf = async (client: Client): Promise<number> =>
   (await client.query<{ pid: number }>('select pg_backend_pid() pid')).rows[0]!.pid
