@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { createTestDatabase } from '../test/database.ts'
 import type { TestDatabase } from '../test/database.ts'
 import { createDatabase } from './database.ts'
-import { pgArray } from './sql.ts'
+import { isConnectionError, pgArray } from './sql.ts'
 import type { Sql } from './sql.ts'
 
 let database: TestDatabase
@@ -148,4 +148,13 @@ test('a server that falls silent counts as unreachable, and the next statement t
   for (const one of await Promise.allSettled(both()))
     expect(one).toMatchObject({ status: 'rejected', reason: { name: 'AppError', code: 'unavailable' } })
   expect(await Promise.all(both())).toEqual([[{ one: 1 }], [{ one: 1 }]])
+})
+
+test('a host name that is not found is a database that cannot be reached', async () => {
+  await using nowhere = await createDatabase({ url: 'postgres://nobody@database.invalid/none' })
+  await expect(nowhere.sql.query('select 1')).rejects.toMatchObject({ code: 'unavailable', retryAfterSeconds: 1 })
+})
+
+test.each(['ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'])('%s is an error of the connection', (code) => {
+  expect(isConnectionError(Object.assign(new Error('connect'), { code }))).toBe(true)
 })
