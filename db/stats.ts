@@ -2,6 +2,7 @@ import type { ClaimOutcome, SessionStatus, SpawnMode } from '../domain/session.t
 import type { SandboxState } from '../domain/sandbox.ts'
 import type { PoolStateRow } from './entities/pool.ts'
 import type { SandboxRow } from './entities/sandbox.ts'
+import { movesOf } from './moves.ts'
 import type { Sql } from './sql.ts'
 
 /** Sandboxes of an agent as statistics count them; `dead`: failed, or being removed. */
@@ -34,7 +35,8 @@ const idleSeconds = async (sql: Sql): Promise<number> => {
   const row = await sql.one<{ seconds: number }>(
     `select coalesce(sum(greatest(0, extract(epoch from
        coalesce(claimed_at, ended_at, now()) - greatest(ready_at, now() - interval '24 hours')))), 0)::float8 seconds
-     from sandbox where purpose = 'pool' and ready_at is not null`,
+     from sandbox where purpose = 'pool' and ready_at is not null
+       and coalesce(claimed_at, ended_at, 'infinity') > now() - interval '24 hours'`,
   )
   return row?.seconds ?? 0
 }
@@ -131,13 +133,15 @@ export type SessionFacts = {
   poolState: PoolStateRow | null
   running: { id: string; started_at: Date | null } | null
   last_event_at: Date | null
+  /** How often it went on in another sandbox. */
+  moves: number
 }
 
 export const sessionFacts = async (
   sql: Sql,
-  session: { id: string; agent_id: string; sandbox_id: string | null },
+  session: { id: string; agent_id: string; sandbox_id: string | null; attempt: number },
 ): Promise<SessionFacts> => {
-  const [sandboxes, pool, poolState, running, last] = await Promise.all([
+  const [sandboxes, pool, poolState, running, last, moves] = await Promise.all([
     sql.query<SandboxRow>(
       'select * from sandbox where session_id = $1 or id = $2 order by coalesce(claimed_at, created_at) desc, id limit 20',
       [session.id, session.sandbox_id],
@@ -153,6 +157,7 @@ export const sessionFacts = async (
     sql.one<{ created_at: Date }>('select created_at from event where session_id = $1 order by seq desc limit 1', [
       session.id,
     ]),
+    session.attempt > 1 ? movesOf(sql, session.id) : [],
   ])
   return {
     sandboxes,
@@ -160,5 +165,6 @@ export const sessionFacts = async (
     poolState,
     running,
     last_event_at: last?.created_at ?? null,
+    moves: moves.length,
   }
 }

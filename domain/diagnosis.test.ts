@@ -12,7 +12,7 @@ const healthy: Facts = {
   session: {
     status: 'ready',
     created_at: ago(10 * MINUTE),
-    attempt: 1,
+    moves: 0,
     sandbox_url: 'http://127.0.0.1:1',
     failure_code: null,
     failure_reason: null,
@@ -149,7 +149,7 @@ describe.each<[IssueCode, Over[], Over[]]>([
   ],
   [
     'sandbox_lost',
-    [{ sandbox: { state: 'gone' } }, { session: { attempt: 2 } }],
+    [{ sandbox: { state: 'gone' } }, { session: { moves: 2 } }],
     [{ sandbox: { state: 'gone' }, session: { status: 'dead' } }, { sandbox: null }],
   ],
 ])('%s', (code, raised, quiet) => {

@@ -26,7 +26,8 @@ export type Facts = {
   session: {
     status: SessionStatus
     created_at: Date
-    attempt: number
+    /** How often it went on in another sandbox. */
+    moves: number
     sandbox_url: string | null
     failure_code: string | null
     failure_reason: string | null
@@ -82,11 +83,11 @@ const sessionIssues = ({ now, session, sandbox, turn }: Facts): Issue[] => {
       message: `The session's sandbox is ${sandbox.state}${sandbox.failure_message === null ? '' : ` (${sandbox.failure_message})`}; it is waiting for another one.`,
       recommended_action: 'Nothing: the session moves by itself. If it does not, look at its workflow.',
     })
-  else if (live && session.attempt > 1)
+  else if (live && session.moves > 0)
     issues.push({
       code: 'sandbox_lost',
       severity: 'info',
-      message: `The session lost ${session.attempt - 1} sandbox(es) before this one.`,
+      message: `The session went on in another sandbox ${session.moves === 1 ? 'once' : `${session.moves} times`}.`,
     })
   const quietSince = turn?.last_event_at ?? turn?.started_at ?? null
   if (live && quietSince !== null && now.getTime() - quietSince.getTime() > turnQuietMs)

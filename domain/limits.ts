@@ -26,7 +26,7 @@ export const supervisorLostMs = 15 * SECOND
 export const streamHeartbeatMs = 10 * SECOND
 /** Most sandboxes that a session may lose in a row, without one that it could use between, before it fails as `sandbox_lost`. */
 export const sandboxMovesMax = 10
-/** Sessions that may be live at once before creation answers 429. */
+/** About how many sessions may be live at once before creation answers 429: those created at the same moment do not see each other. */
 export const liveSessionsMax = 5_000
 /** Messages that may wait in one session before sending answers 429. */
 export const queuedTurnsMax = 100
@@ -127,3 +127,5 @@ export const keepAliveTimeoutMs = 65 * SECOND
 export const drainPollMs = 50
 /** From the signal to the end of the process, whatever hangs; supervisors of processes kill after 20 s or more. */
 export const endTimeoutMs = 18 * SECOND
+/** Creates in flight are answered before the relay starts workflows for those that are done, for this long at most. */
+export const relayYieldMs = 300

@@ -39,6 +39,7 @@ export class Migration001Initial extends Migration {
       create index sandbox_warm_index on sandbox (template_hash, agent_id, ready_at) where state = 'warm';
       create index sandbox_live_index on sandbox (agent_id, state) where state <> 'gone';
       create index sandbox_session_index on sandbox (session_id) where session_id is not null;
+      create index sandbox_waited_index on sandbox (coalesce(claimed_at, ended_at, 'infinity')) where purpose = 'pool' and ready_at is not null;
       create index sandbox_provisioned_index on sandbox (agent_id, ready_at desc) where ready_at is not null;
 
       create table turn (
