@@ -94,12 +94,16 @@ const main = async (): Promise<void> => {
     })
   const startedAt = new Date().toISOString()
   const { figures, machine } = await measure(given, interrupted.signal)
-  const results: Results = { started_at: startedAt, quick: given.quick, machine, figures }
+  const rounded = figures.map((figure) => ({
+    ...figure,
+    samples: figure.samples.map((sample) => Math.round(sample * 100) / 100),
+  }))
+  const results: Results = { started_at: startedAt, quick: given.quick, machine, figures: rounded }
   await mkdir(path.dirname(given.out), { recursive: true })
   await writeFile(given.out, `${JSON.stringify(results)}\n`)
 
   const { cores, cpu, memory_gb, kernel } = machine
-  console.log(`\n${table(figures, basesOf(figures))}\n`)
+  console.log(`\n${table(rounded, basesOf(rounded))}\n`)
   console.log(
     `${cores} cores of ${cpu}, ${memory_gb} GB, ${kernel}; node ${machine.node}, Postgres ${machine.postgres}`,
   )

@@ -52,8 +52,8 @@ const streamTo = async (bench: Bench, count: number, words: number, gapMs: numbe
 
 const run = async (bench: Bench): Promise<Figure[]> => {
   const figures: Figure[] = []
-  const words = bench.count(200, 20)
   for (const count of [1, 10, bench.count(100, 20)]) {
+    const words = count > 10 ? bench.count(50, 20) : bench.count(200, 20)
     const { fromModel, fromLog } = await streamTo(bench, count, words, GAP_MS)
     const who = count === 1 ? '1 reader' : `${count} readers`
     const reach = count === 1 ? { reach: { p50: 30, p99: 100 } } : {}
