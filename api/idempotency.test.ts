@@ -32,6 +32,7 @@ test('twenty repetitions at once make one session and take one sandbox', async (
   const answers = await Promise.all(Array.from({ length: 20 }, () => open('all at once'.replaceAll(' ', '-'))))
   expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200))
   expect(new Set(answers.map(({ body }) => body.id)).size).toBe(1)
+  expect(new Set(answers.map(({ body }) => body.status))).toEqual(new Set(['ready']))
   expect(await api.deps.sql.query("select id from sandbox where state = 'warm'")).toHaveLength(1)
 })
 

@@ -5,7 +5,7 @@ import { getSession, listSessions } from '../../db/sessions.ts'
 import type { SessionCursor } from '../../db/sessions.ts'
 import type { SessionRow } from '../../db/entities/session.ts'
 import { AppError } from '../../domain/errors.ts'
-import { waitReadyMaxMs } from '../../domain/limits.ts'
+import { bindTimeoutMs, waitReadyMaxMs } from '../../domain/limits.ts'
 import { isId } from '../../domain/names.ts'
 import { sessionEnded } from '../../telemetry/events.ts'
 import { createAgentSession } from '../create-session.ts'
@@ -40,10 +40,14 @@ const inFull = async (deps: ApiDeps, session: SessionRow) => {
   return presentSession(deps, session, { sandbox, firstText: text })
 }
 
-/** The session as soon as it has left `creating`, or as it is after `waitReadyMaxMs`. */
-const settled = async (deps: ApiDeps, session: SessionRow, signal: AbortSignal): Promise<SessionRow> => {
+/** The session as soon as it has left `creating`, or as it is after the time. */
+const settled = async (
+  deps: ApiDeps,
+  session: SessionRow,
+  { signal, timeoutMs }: { signal: AbortSignal; timeoutMs: number },
+): Promise<SessionRow> => {
   const either = AbortSignal.any([signal, deps.drain])
-  const found = await waitFor(deps, session.id, { signal: either, timeoutMs: waitReadyMaxMs }, async () => {
+  const found = await waitFor(deps, session.id, { signal: either, timeoutMs }, async () => {
     const now = await getSession(deps.sql, session.id)
     return now === null || now.status !== 'creating' ? { session: now } : null
   })
@@ -74,12 +78,15 @@ const create = (deps: ApiDeps): Route => {
       const request = { body, idempotencyKey, log: ctx.state.log }
       const { session, sandbox, replayed } = await createAgentSession(deps, agent, request)
       if (replayed) ctx.set('Idempotent-Replayed', 'true')
-      if (query.wait !== 'ready' || session.status !== 'creating') {
+      // A repetition that overtakes the first request gets the same answer: that binds the sandbox just now.
+      const binding = replayed && session.spawn_mode === 'warm'
+      const timeoutMs = query.wait === 'ready' ? waitReadyMaxMs : binding ? bindTimeoutMs : 0
+      if (timeoutMs === 0 || session.status !== 'creating') {
         ctx.body = presentSession(deps, session, { sandbox, firstText: body.initial_prompt ?? null })
         return
       }
       answered()
-      ctx.body = await inFull(deps, await settled(deps, session, signal))
+      ctx.body = await inFull(deps, await settled(deps, session, { signal, timeoutMs }))
     },
   })
 }
