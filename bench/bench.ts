@@ -66,6 +66,8 @@ export const createBench = (
   const pool = new Pool({ connectionString: servers.postgres.url, max: 2 })
   pool.on('error', () => undefined)
   let current: Current | null = null
+  /** The latest processes, also while they start: an interruption ends those too. */
+  let latest: Promise<Processes> | null = null
 
   const sql: Bench['sql'] = async <T extends object>(text: string, params: unknown[] = []) =>
     (await pool.query<T>(text, params)).rows
@@ -80,7 +82,8 @@ export const createBench = (
 
   const restart = async (size: number): Promise<Processes> => {
     await current?.processes.stop()
-    return servers.start({ WARM_POOL_SIZE: String(size) })
+    latest = servers.start({ WARM_POOL_SIZE: String(size) })
+    return latest
   }
 
   const prepare = async (harness: HarnessId, size: number): Promise<Current> => {
@@ -123,7 +126,8 @@ export const createBench = (
       }
     },
     [Symbol.asyncDispose]: async () => {
-      await current?.processes.stop()
+      const processes = await latest?.catch(() => null)
+      await processes?.stop()
       await pool.end()
     },
   }
