@@ -50,9 +50,9 @@ export const endIfDue = (sql: Sql, sessionId: string): Promise<Ended | null> =>
 export const overdueSessions = (sql: Sql, graceMs: number): Promise<{ id: string }[]> =>
   sql.query(
     `select s.id from session s join agent a on a.id = s.agent_id,
-       lateral (select now() - make_interval(secs => $1::int / 1000.0) at) due
-     where s.status in ('creating', 'ready') and (s.max_age_at < due.at or a.deleted_at < due.at
-       or (s.status = 'ready' and s.last_activity_at + make_interval(secs => s.idle_timeout_ms / 1000.0) < due.at
+       lateral (select now() - make_interval(secs => $1::int / 1000.0) as moment) due
+     where s.status in ('creating', 'ready') and (s.max_age_at < due.moment or a.deleted_at < due.moment
+       or (s.status = 'ready' and s.last_activity_at + make_interval(secs => s.idle_timeout_ms / 1000.0) < due.moment
          and not exists (select from turn t where t.session_id = s.id and t.status in ('queued', 'running'))))`,
     [graceMs],
   )
