@@ -93,19 +93,30 @@ export const startUp = async (deps: ActivityDeps, sandbox: SandboxRow, onProgres
   }
 }
 
+/** Where in its life a sandbox failed. */
+type FailureStage = 'start' | 'warm' | 'claim' | 'session'
+
+/** After the row that says so was committed, and with it the messages to those whom it concerns. */
+export const announceFailure = (
+  deps: Pick<ActivityDeps, 'log' | 'metrics' | 'outbox'>,
+  sandbox: SandboxRow,
+  { code, message }: SandboxFailure,
+  stage: FailureStage,
+): void => {
+  deps.outbox.kick()
+  const { id: sandbox_id, agent_id, purpose, session_id } = sandbox
+  events.sandboxFailed(deps, { sandbox_id, agent_id, purpose, stage, code, message, session_id })
+}
+
 /** The row says why before the thing is removed. @returns whether it was this call that ended it */
 export const noteFailure = async (
   deps: Pick<ActivityDeps, 'sql' | 'log' | 'metrics' | 'outbox'>,
   sandbox: SandboxRow,
   failure: SandboxFailure,
-  stage: 'start' | 'warm' | 'claim' | 'session',
+  stage: FailureStage,
 ): Promise<boolean> => {
-  const { code, message, evidence } = failure
-  const failed = await sandboxFailed(deps.sql, sandbox.id, { code, message, evidence }, sandbox.epoch)
-  if (failed === null) return false
-  deps.outbox.kick()
-  const { id: sandbox_id, agent_id, purpose, session_id } = sandbox
-  events.sandboxFailed(deps, { sandbox_id, agent_id, purpose, stage, code, message, session_id })
+  if ((await sandboxFailed(deps.sql, sandbox.id, failure, sandbox.epoch)) === null) return false
+  announceFailure(deps, sandbox, failure, stage)
   return true
 }
 
