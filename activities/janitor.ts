@@ -26,33 +26,12 @@ import {
 import { sessionWorkflowId } from '../domain/names.ts'
 import type { ListedSandbox } from '../sandbox/driver.ts'
 import * as events from '../telemetry/events.ts'
+import type { Repairs } from '../telemetry/events.ts'
 import type { ActivityDeps } from './deps.ts'
 import { withHeartbeat } from './heartbeat.ts'
 import { noteFailure, removeEnded } from './sandbox.ts'
 import { expire } from './session.ts'
 import { noteStartFailure } from './start-failure.ts'
-
-/** Counts of what was put right; all 0 when nothing was wrong. */
-export type Repairs = {
-  /** Rows of sandboxes that are not there any more. */
-  rows_gone: number
-  /** Sandboxes without a row, or whose row says that they are gone. */
-  objects_removed: number
-  /** Sandboxes that belonged to nobody. */
-  sandboxes_released: number
-  /** Live sessions that had no workflow. */
-  workflows_started: number
-  /** Sessions that should have failed long ago. */
-  sessions_failed: number
-  /** Sessions whose idle or age deadline had passed long ago. */
-  sessions_expired: number
-  /** Pools whose workflow made no decision any more. */
-  pools_restarted: number
-  /** Sandboxes of ended sessions that are still there. */
-  leaked: number
-  /** What could not be looked at or put right; the next look tries again. */
-  errors: number
-}
 
 const isOld = (date: Date, ms: number): boolean => Date.now() - date.getTime() > ms
 

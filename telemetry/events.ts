@@ -204,22 +204,30 @@ export const outboxSent = (
   else log.debug({ event: 'outbox_sent', ...fields }, `outbox: ${fields.kind}`)
 }
 
+/** Counts of what was put right; all 0 when nothing was wrong. */
+export type Repairs = {
+  /** Rows of sandboxes that are not there any more. */
+  rows_gone: number
+  /** Sandboxes without a row, or whose row says that they are gone. */
+  objects_removed: number
+  /** Sandboxes that belonged to nobody. */
+  sandboxes_released: number
+  /** Live sessions that had no workflow. */
+  workflows_started: number
+  /** Sessions that should have failed long ago. */
+  sessions_failed: number
+  /** Sessions whose idle or age deadline had passed long ago. */
+  sessions_expired: number
+  /** Pools whose workflow made no decision any more. */
+  pools_restarted: number
+  /** Sandboxes of ended sessions that are still there. */
+  leaked: number
+  /** What could not be looked at or put right; the next look tries again. */
+  errors: number
+}
+
 /** Rows, objects and workflows were compared. Counts of what was repaired; a line only if there was something. */
-export const ledgerChecked = (
-  { log, metrics }: Telemetry,
-  fields: {
-    rows_gone: number
-    objects_removed: number
-    sandboxes_released: number
-    workflows_started: number
-    sessions_failed: number
-    sessions_expired: number
-    pools_restarted: number
-    leaked: number
-    errors: number
-    duration_ms: number
-  },
-): void => {
+export const ledgerChecked = ({ log, metrics }: Telemetry, fields: Repairs & { duration_ms: number }): void => {
   const { duration_ms, ...counts } = fields
   metrics.reconcileDuration.observe(seconds(duration_ms))
   metrics.reconcileGhosts.inc(fields.rows_gone)

@@ -1,7 +1,7 @@
-import type { Repairs } from '../activities/janitor.ts'
+import type { Activities } from '../activities/index.ts'
 import { sweeping } from './steps.ts'
 
 /** One look of the janitor; its schedule starts it every minute. */
-export async function janitor(): Promise<Repairs> {
+export async function janitor(): ReturnType<Activities['sweep']> {
   return sweeping.sweep()
 }

@@ -1,5 +1,5 @@
 import { sleep } from '@temporalio/workflow'
-import type { Repairs } from '../../activities/janitor.ts'
+import type { Activities } from '../../activities/index.ts'
 import { janitor as lookOfJanitor } from '../../workflows/janitor.ts'
 import type { PoolInput, SessionInput } from '../../workflows/messages.ts'
 import { pool as poolOfAgent } from '../../workflows/pool.ts'
@@ -14,7 +14,7 @@ export async function pool(input: PoolInput): Promise<void> {
   await sleep('1s')
   await poolOfAgent(input)
 }
-export async function janitor(): Promise<Repairs> {
+export async function janitor(): ReturnType<Activities['sweep']> {
   await sleep('1s')
   return lookOfJanitor()
 }
