@@ -20,7 +20,7 @@ const run = async (bench: Bench): Promise<Figure[]> => {
   const size = bench.count(100, 10)
   const ready = await bench.withPool('light', size)
   const memory: { api: number; worker: number }[] = []
-  const bursts = await inTurn(bench.count(4, 2), async () => {
+  const bursts = await inTurn(bench.count(3, 2), async () => {
     await ready.quiet()
     const result = await burst(ready, size)
     // With all of them idle and the pool full behind them.

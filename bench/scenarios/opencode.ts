@@ -52,12 +52,12 @@ const runWarm = async (bench: Bench): Promise<Figure[]> => {
   const { client } = ready
   const { model } = bench.servers
   const open = (): Promise<Session> => ready.open()
-  const atOnce = await inTurn(bench.count(12, 2), async () => {
+  const atOnce = await inTurn(bench.count(10, 2), async () => {
     await ready.quiet()
     return start({ client, model }, { open })
   })
   // As by somebody who thinks before typing: the replacement of their sandbox has booted.
-  const later = await inTurn(bench.count(12, 2), async () => {
+  const later = await inTurn(bench.count(10, 2), async () => {
     await ready.quiet()
     return start({ client, model }, { open, pause: ready.quiet })
   })
