@@ -6,7 +6,7 @@ import type { Temporal } from './client.ts'
 
 /**
  * Makes the janitor's schedule, or brings it to what this version wants. One look at a time; looks that were missed are not made up for, and one
- * that hangs is ended, or none would ever follow it.
+ * that hangs is ended, or none would ever follow it. The first one is now: what was lost while no worker looked is not found a minute later.
  */
 export const ensureJanitor = async ({ client, taskQueue }: Temporal): Promise<void> => {
   const schedule = {
@@ -26,4 +26,5 @@ export const ensureJanitor = async ({ client, taskQueue }: Temporal): Promise<vo
     if (!(error instanceof ScheduleAlreadyRunning)) throw error
     await client.schedule.getHandle(JANITOR_SCHEDULE_ID).update((known) => ({ ...known, ...schedule }))
   }
+  await client.schedule.getHandle(JANITOR_SCHEDULE_ID).trigger(ScheduleOverlapPolicy.SKIP)
 }
