@@ -11,6 +11,7 @@ import {
   getSession,
   leavesNothing,
   openSession,
+  pauseJanitor,
   poolHas,
   say,
   sandboxesOf,
@@ -28,6 +29,7 @@ let stack: Stack
 let agent: string
 beforeAll(async () => {
   stack = await startStack({ env: { WARM_POOL_SIZE: '1', WARM_POOL_MAX_PROVISIONING: '1' } })
+  await pauseJanitor(stack)
   agent = await createAgent(stack)
   await warmPool(stack, agent, 1)
 }, 120_000)
@@ -119,7 +121,7 @@ test('the janitor removes a sandbox that has no row', async () => {
   const record: { created_at: string } = JSON.parse(await readFile(file, 'utf8'))
   await writeFile(file, JSON.stringify({ ...record, created_at: new Date(Date.now() - 300_000).toISOString() }))
   await stack.sql('delete from sandbox where id = $1', [sandbox.id])
-  expect(await sweep(stack)).toMatchObject({ objects_removed: 1, rows_gone: 0 })
+  expect(await sweep(stack)).toMatchObject({ objects_removed: 1, rows_gone: 0, errors: 0 })
   expect(existsSync(path.dirname(file))).toBe(false)
   expect(stack.sandboxProcesses().filter(({ command }) => command.includes(sandbox.name))).toEqual([])
   // The same look tells the pool that one is missing.
@@ -140,7 +142,7 @@ test('the janitor writes down that a sandbox is not there: a session moves, a wa
     await rm(taken, { recursive: true, force: true })
     await age(sandbox)
   }
-  expect(await sweep(stack)).toMatchObject({ rows_gone: 2, objects_removed: 0 })
+  expect(await sweep(stack)).toMatchObject({ rows_gone: 2, objects_removed: 0, errors: 0 })
   await hasMoved(session.id, 2)
   await knows(session.id, 'm-elsewhere words=2', 'm-there words=3')
   await leavesNothing(stack, [claimed.name, warm.name])
@@ -154,9 +156,27 @@ test('the janitor starts the workflow of a live session that has none', async ()
   await terminateWorkflow(stack, id)
   await stack.sql("update session set created_at = created_at - interval '5 minutes' where id = $1", [session.id])
   // What Temporal lists lags behind a little.
-  await until('the janitor sees it', 20_000, async () => ((await sweep(stack))['workflows_started'] ?? 0) > 0)
+  await until('the janitor sees it', 20_000, async () => {
+    const repairs = await sweep(stack)
+    return repairs['errors'] === 0 && repairs['workflows_started'] === 1
+  })
   await until('its workflow runs again', 20_000, async () => (await workflowStatus(stack, id)) === 'RUNNING')
   expect(textOf((await say(stack, session.id, 'm-back words=2')).body)).toBe(replyTo('m-back words=2'))
   expect(await getSession(stack, session.id)).toMatchObject({ status: 'ready', attempt: 1 })
   await expectWholeLog(stack, session.id)
+}, 90_000)
+
+test('the janitor ends a session whose deadline has passed and whose workflow does not see to it', async () => {
+  const session = await openSession(stack, agent, { wait: true })
+  const { name } = await sandboxOf(session.id)
+  await until(
+    'its workflow runs',
+    20_000,
+    async () => (await workflowStatus(stack, `session/${session.id}`)) === 'RUNNING',
+  )
+  await terminateWorkflow(stack, `session/${session.id}`)
+  await stack.sql("update session set max_age_at = now() - interval '5 minutes' where id = $1", [session.id])
+  expect(await sweep(stack)).toMatchObject({ sessions_expired: 1, errors: 0 })
+  expect(await getSession(stack, session.id)).toMatchObject({ status: 'dead', end_reason: 'max_lifetime' })
+  await leavesNothing(stack, [name])
 }, 90_000)

@@ -210,12 +210,16 @@ export const workerOfTurn = (stack: Stack, sessionId: string, workers: Part[]): 
 export const terminateWorkflow = (stack: Stack, workflowId: string): Promise<unknown> =>
   withTemporal(stack, (client) => client.workflow.getHandle(workflowId).terminate('a test'))
 
+/** The janitor looks when `sweep` says so, and at no other time. */
+export const pauseJanitor = (stack: Stack): Promise<void> =>
+  withTemporal(stack, (client) => client.schedule.getHandle('janitor').pause())
+
 /** Has the janitor look now, and waits until it has. @returns what it put right */
 export const sweep = (stack: Stack): Promise<Record<string, number>> =>
   withTemporal(stack, async (client) => {
     const schedule = client.schedule.getHandle('janitor')
     const before = (await schedule.describe()).info.numActionsTaken
-    await schedule.trigger()
+    await schedule.trigger('BUFFER_ONE')
     const run = await until('the janitor has begun', 30_000, async () => {
       const { numActionsTaken, recentActions } = (await schedule.describe()).info
       return numActionsTaken > before && recentActions.at(-1)?.action.workflow
