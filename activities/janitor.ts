@@ -29,7 +29,7 @@ import * as events from '../telemetry/events.ts'
 import type { Repairs } from '../telemetry/events.ts'
 import type { ActivityDeps } from './deps.ts'
 import { withHeartbeat } from './heartbeat.ts'
-import { noteFailure, removeEnded } from './sandbox.ts'
+import { inspected, mayLive, noteFailure, removeEnded } from './sandbox.ts'
 import { expire } from './session.ts'
 import { noteStartFailure } from './start-failure.ts'
 
@@ -45,7 +45,9 @@ const noteLost = async (deps: ActivityDeps, row: SandboxRow, listed: ListedSandb
     const evidence = await deps.driver.inspect(row.name)
     return noteStartFailure(deps, row, { code: 'start_timeout', message: 'It never became ready', evidence })
   }
-  if (listed?.alive === true || !isOld(since(row), ledgerGraceMs)) return false
+  if (listed?.alive === true) return false
+  // It may have been made after the list was.
+  if (mayLive(await inspected(deps, row.name))) return false
   return noteFailure(deps, row, await deps.driver.lossOf(row.name), row.state === 'warm' ? 'warm' : 'session')
 }
 
