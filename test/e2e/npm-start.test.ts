@@ -164,7 +164,9 @@ describe('npm start on a fresh clone', () => {
       const setUp = first.slice(0, first.indexOf('\n') + 1)
       const output = await paste([setUp, `SESSION=${warm}`, more])
       expect(output).toContain('"type":"turn.finished"')
-      expect(JSON.parse(output.slice(output.lastIndexOf('\n{') + 1))).toMatchObject({ detected_issues: expect.any(Array) })
+      expect(JSON.parse(output.slice(output.lastIndexOf('\n{') + 1))).toMatchObject({
+        detected_issues: expect.any(Array),
+      })
     },
     3 * MINUTE_MS,
   )
