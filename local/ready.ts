@@ -89,8 +89,10 @@ export const awaitReady = async (
     const seen = await look(root, name)
     if (seen.is === 'ready') return { endpoint: endpointOf(host, seen.port) }
     if (seen.is === 'failed') throw new SandboxFailedError(await failureOf(root, name, exitOf(name)))
+    // A supervisor may be further at the first look; that it runs comes first all the same.
+    if (shown === null) onProgress?.('pod_running')
     const phase: Phase = seen.state?.phase ?? shown ?? 'pod_running'
-    if (phase !== shown) onProgress?.(phase)
+    if (phase !== (shown ?? 'pod_running')) onProgress?.(phase)
     shown = phase
     if (performance.now() >= deadline)
       throw new SandboxFailedError({
