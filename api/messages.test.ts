@@ -110,10 +110,10 @@ test('a client that goes away does not end its turn; repeating the message with 
 
 test('abort cancels what runs and what waits; the session goes on', async () => {
   const session = await open()
-  const answers = [send(session.id, 'wait 20000\nsay never'), send(session.id, 'say neither')]
-  await until(
-    async () => (await thread(session.id)).length === 2 && (await thread(session.id))[0]!.info['status'] === 'running',
-  )
+  const first = send(session.id, 'wait 20000\nsay never')
+  await until(async () => (await thread(session.id))[0]?.info['status'] === 'running')
+  const answers = [first, send(session.id, 'say neither')]
+  await until(async () => (await thread(session.id)).length === 2)
   expect(await api.call('POST', `/sessions/${session.id}/abort`)).toMatchObject({ status: 200, body: { ok: true } })
   for (const { status, body } of await Promise.all(answers))
     expect({ status, body }).toMatchObject({ status: 409, body: { code: 'turn_cancelled' } })
