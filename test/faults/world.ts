@@ -216,7 +216,7 @@ export const pauseJanitor = (stack: Stack): Promise<void> =>
   withTemporal(stack, (client) => client.schedule.getHandle('janitor').pause())
 
 /**
- * Has the janitor look now, and waits until it has. Not by its schedule: that names runs by the second, and takes two triggers in one second for one.
+ * Has the janitor look now, and waits until it has. Not by its schedule, which does not say which of its runs a trigger began.
  * @returns what it put right
  */
 export const sweep = (stack: Stack): Promise<Record<string, number>> =>
