@@ -22,6 +22,7 @@ import {
   textOf,
   turnsOf,
   warmPool,
+  workflowRests,
   workflowStatus,
 } from './world.ts'
 
@@ -152,7 +153,7 @@ test('the janitor writes down that a sandbox is not there: a session moves, a wa
 test('the janitor starts the workflow of a live session that has none', async () => {
   const session = await openSession(stack, agent, { wait: true })
   const id = `session/${session.id}`
-  await until('its workflow runs', 20_000, async () => (await workflowStatus(stack, id)) === 'RUNNING')
+  await until('its workflow rests', 20_000, () => workflowRests(stack, id))
   await terminateWorkflow(stack, id)
   await stack.sql("update session set created_at = created_at - interval '5 minutes' where id = $1", [session.id])
   // What Temporal lists lags behind a little.
@@ -169,12 +170,9 @@ test('the janitor starts the workflow of a live session that has none', async ()
 test('the janitor ends a session whose deadline has passed and whose workflow does not see to it', async () => {
   const session = await openSession(stack, agent, { wait: true })
   const { name } = await sandboxOf(session.id)
-  await until(
-    'its workflow runs',
-    20_000,
-    async () => (await workflowStatus(stack, `session/${session.id}`)) === 'RUNNING',
-  )
-  await terminateWorkflow(stack, `session/${session.id}`)
+  const id = `session/${session.id}`
+  await until('its workflow rests', 20_000, () => workflowRests(stack, id))
+  await terminateWorkflow(stack, id)
   await stack.sql("update session set max_age_at = now() - interval '5 minutes' where id = $1", [session.id])
   expect(await sweep(stack)).toMatchObject({ sessions_expired: 1, errors: 0 })
   expect(await getSession(stack, session.id)).toMatchObject({ status: 'dead', end_reason: 'max_lifetime' })

@@ -198,6 +198,18 @@ export const workflowStatus = (stack: Stack, workflowId: string): Promise<string
     }
   })
 
+/** Whether a workflow runs and has nothing to do: a worker that is amid a step of it would finish that also after its termination. */
+export const workflowRests = (stack: Stack, workflowId: string): Promise<boolean> =>
+  withTemporal(stack, async (client) => {
+    try {
+      const { status, raw } = await client.workflow.getHandle(workflowId).describe()
+      return status.name === 'RUNNING' && !raw.pendingWorkflowTask && !raw.pendingActivities?.length
+    } catch (error) {
+      if (Error.isError(error) && error.name === 'WorkflowNotFoundError') return false
+      throw error
+    }
+  })
+
 /** The worker that runs the turn of a session now. */
 export const workerOfTurn = (stack: Stack, sessionId: string, workers: Part[]): Promise<Part> =>
   withTemporal(stack, async (client) => {
