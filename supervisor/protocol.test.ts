@@ -290,7 +290,7 @@ test('without the token nothing is told: 401, and a bare status of the health', 
   expect([health.status, await health.text()]).toEqual([200, ''])
 })
 
-test('what is wrong, or a field that is too large, is refused with the name of the field', async () => {
+test('what is wrong or too large is refused with the name of the field', async () => {
   await using sandbox = await warm()
   const call = async (route: string, body: string) => {
     const reply = await fetch(`${sandbox.target.endpoint}${route}`, {
@@ -315,6 +315,9 @@ test('what is wrong, or a field that is too large, is refused with the name of t
   for (const [change, paths] of wrong)
     expect(await call('/bind', JSON.stringify({ ...good, ...change }))).toEqual({ status: 422, code: 'invalid', paths })
   expect(await call('/bind', '{"epoch": ')).toMatchObject({ status: 400, code: 'bad_request' })
+  expect(await call('/bind', JSON.stringify({ ...good, more: 'x'.repeat(65 * 1024 * 1024) }))).toMatchObject({
+    status: 413,
+  })
   await client.bind(sandbox.target, good)
   expect(await call('/turns', '{"turn_id":"","parts":[]}')).toMatchObject({ status: 422, paths: ['turn_id', 'parts'] })
   const parts = [{ text: 'x'.repeat(16 * 1024 * 1024 + 1) }]

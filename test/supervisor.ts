@@ -124,7 +124,10 @@ export const startSupervisor = (
     },
     async [Symbol.asyncDispose]() {
       if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM')
+      // As a driver does. Node can wait for ever in `process.exit`, for a compiler thread that waits for a collection: nodejs/node#54918.
+      const late = setTimeout(() => child.kill('SIGKILL'), 5_000)
       await exited
+      clearTimeout(late)
       rmSync(dir, { recursive: true, force: true })
     },
   }
