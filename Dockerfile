@@ -42,6 +42,7 @@ COPY config config
 COPY db db
 COPY domain domain
 COPY harness harness
+COPY kubernetes kubernetes
 COPY local local
 COPY sandbox sandbox
 COPY supervisor supervisor
@@ -49,7 +50,7 @@ COPY telemetry telemetry
 COPY temporal temporal
 COPY vault vault
 COPY workflows workflows
-COPY bin/api.ts bin/worker.ts bin/migrate.ts bin/supervisor.ts bin/settings.ts bin/
+COPY bin/api.ts bin/worker.ts bin/migrate.ts bin/supervisor.ts bin/sandboxes.ts bin/settings.ts bin/
 ENV NODE_ENV=production HOST=0.0.0.0 LAP_DATA_DIR=/var/lib/lap
 USER node
 # API, its metrics, the worker's metrics.

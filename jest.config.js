@@ -2,7 +2,13 @@
 export default {
   testEnvironment: 'node',
   testMatch: ['**/*.test.ts'],
-  testPathIgnorePatterns: ['/node_modules/', '/\\.lap/', '<rootDir>/test/e2e/', '<rootDir>/test/soak/'],
+  testPathIgnorePatterns: [
+    '/node_modules/',
+    '/\\.lap/',
+    '<rootDir>/test/e2e/',
+    '<rootDir>/test/soak/',
+    '<rootDir>/test/cluster/',
+  ],
   modulePathIgnorePatterns: ['<rootDir>/.lap', '<rootDir>/harness/[^/]+/node_modules'],
   extensionsToTreatAsEsm: ['.ts'],
   transform: {

@@ -1,8 +1,8 @@
 import { defineConfig } from 'oxlint'
 
 const folders = [
-  'activities', 'api', 'bench', 'bin', 'config', 'db', 'demo', 'domain', 'harness', 'local',
-  'sandbox', 'supervisor', 'telemetry', 'temporal', 'test', 'tools', 'vault', 'workflows',
+  'activities', 'api', 'bench', 'bin', 'config', 'db', 'demo', 'domain', 'harness', 'kubernetes',
+  'local',   'sandbox', 'supervisor', 'telemetry', 'temporal', 'test', 'tools', 'vault', 'workflows',
 ] // prettier-ignore
 
 /**
@@ -17,6 +17,7 @@ const imports: Record<string, { values: string[]; types?: string[] }> = {
   api: { values: ['domain', 'db', 'temporal', 'sandbox', 'vault', 'telemetry'], types: ['config', 'harness'] },
   sandbox: { values: ['domain', 'db', 'vault', 'telemetry'], types: ['config'] },
   local: { values: ['domain', 'sandbox', 'telemetry'] },
+  kubernetes: { values: ['domain', 'sandbox', 'telemetry'] },
   db: { values: ['domain', 'telemetry'] },
   vault: { values: ['domain', 'telemetry'] },
   supervisor: { values: ['domain', 'harness', 'telemetry'] },

@@ -80,6 +80,14 @@ const repair = async <T>(
   return repaired.filter(Boolean).length
 }
 
+/** Sandboxes in use whose place does not know it: the worker that would have told it died, or could not reach it. */
+const unmarked = (rows: SandboxRow[], listed: Map<string, ListedSandbox>): SandboxRow[] =>
+  rows.filter((row) => {
+    const found = listed.get(row.name)
+    const inUse = row.state === 'claimed' && row.session_id !== null && isOld(since(row), ledgerGraceMs)
+    return inUse && found?.alive === true && found.sessionId !== row.session_id
+  })
+
 /** Rows against sandboxes. */
 const compareSandboxes = async (look: Look) => {
   const { deps } = look
@@ -115,7 +123,14 @@ const compareSandboxes = async (look: Look) => {
       return true
     },
   })
-  return { rows_gone, objects_removed, sandboxes_released }
+  const sandboxes_marked = await repair(look, unmarked(rows, byName), {
+    of,
+    do: async ({ name, session_id }) => {
+      await deps.driver.markClaimed?.(name, session_id ?? '')
+      return true
+    },
+  })
+  return { rows_gone, objects_removed, sandboxes_released, sandboxes_marked }
 }
 
 const runningWorkflows = async (deps: ActivityDeps, type: string): Promise<Set<string>> => {
@@ -193,7 +208,7 @@ const part = async <T extends object>(look: Look, nothing: T, compare: (look: Lo
 const sweep = async (deps: ActivityDeps): Promise<Repairs> => {
   const startedAt = Date.now()
   const look: Look = { deps, errors: 0 }
-  const sandboxes = { rows_gone: 0, objects_removed: 0, sandboxes_released: 0 }
+  const sandboxes = { rows_gone: 0, objects_removed: 0, sandboxes_released: 0, sandboxes_marked: 0 }
   const sessions = { workflows_started: 0, sessions_failed: 0, sessions_expired: 0 }
   const compared = {
     ...(await part(look, sandboxes, compareSandboxes)),

@@ -148,9 +148,15 @@ const provision = async (deps: ActivityDeps, sandboxId: string): Promise<'up' | 
   }
   if (started.is === 'unwanted') return 'unwanted'
   if ((await sandboxBooted(deps.sql, sandboxId, started.endpoint)) === null) return 'unwanted'
-  await deps.driver.markClaimed(sandbox.name, sessionId)
   await noteGoodStart(deps, sandbox.agent_id)
   return 'up'
+}
+
+/** Only where the driver wants to know. What was claimed by another session, or has ended, needs no mark. */
+const mark = async ({ sql, driver }: ActivityDeps, sandboxId: string): Promise<void> => {
+  const sandbox = await getSandbox(sql, sandboxId)
+  if (sandbox?.state === 'claimed' && sandbox.session_id !== null)
+    await driver.markClaimed?.(sandbox.name, sandbox.session_id)
 }
 
 /** Removes a sandbox that has ended, and all that belongs to it. What was seen of it is stored before. */
@@ -170,6 +176,8 @@ export const sandboxActivities = (deps: ActivityDeps) => ({
    */
   provisionSandbox: (sandboxId: string): Promise<'up' | 'unwanted'> =>
     withHeartbeat(provisionHeartbeatMs, () => provision(deps, sandboxId)),
+  /** Tells the driver that the sandbox belongs to a session now. */
+  markSandbox: (sandboxId: string): Promise<void> => mark(deps, sandboxId),
   removeSandbox: (sandboxId: string): Promise<void> =>
     withHeartbeat(provisionHeartbeatMs, () => removeEnded(deps, sandboxId)),
 })

@@ -33,7 +33,8 @@ export type SessionView = {
   attempt: number
   /** Equal to `attempt` once the harness has been told who it works for. */
   boundAttempt: number
-  sandbox: { id: string; name: string; state: SandboxState } | null
+  /** `toMark`: it is in use, and its driver wants to know. */
+  sandbox: { id: string; name: string; state: SandboxState; toMark: boolean } | null
   turn: { id: string; status: 'queued' | 'running'; sandboxId: string | null } | null
   idleAt: number
   maxAgeAt: number
@@ -52,6 +53,8 @@ const viewOf = async (deps: ActivityDeps, sessionId: string): Promise<SessionVie
   const [plan, litter] = await Promise.all([loadSessionPlan(deps.sql, sessionId), litterOfSession(deps.sql, sessionId)])
   if (plan === null) return null
   const { sandbox_id: id, sandbox_name: name, sandbox_state: state, turn_id: turn, turn_status: status } = plan
+  const bound = state === 'claimed' && plan.bound_attempt === plan.attempt
+  const marks = deps.driver.markClaimed !== null
   return {
     status: plan.status,
     agentId: plan.agent_id,
@@ -59,7 +62,7 @@ const viewOf = async (deps: ActivityDeps, sessionId: string): Promise<SessionVie
     endReason: plan.end_reason,
     attempt: plan.attempt,
     boundAttempt: plan.bound_attempt,
-    sandbox: id === null || name === null || state === null ? null : { id, name, state },
+    sandbox: id === null || name === null || state === null ? null : { id, name, state, toMark: bound && marks },
     turn:
       turn === null || (status !== 'queued' && status !== 'running')
         ? null

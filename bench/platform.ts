@@ -70,7 +70,7 @@ const partOf = async (kind: 'api' | 'worker', name: string, env: Record<string, 
       ? { PORT: String(port), METRICS_PORT: String(metricsPort) }
       : { WORKER_METRICS_PORT: String(metricsPort) }
   const url = `http://127.0.0.1:${port}`
-  const probe = kind === 'api' ? `${url}/readyz` : `http://127.0.0.1:${metricsPort}/healthz`
+  const probe = kind === 'api' ? `${url}/readyz` : `http://127.0.0.1:${metricsPort}/readyz`
   return {
     metricsPort,
     url,

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
-import { CONTAINER_ENV_PREFIX, type Env, envSchema, exampleOf } from './env.ts'
+import { CONTAINER_ENV_PREFIX, type Env, envSchema, exampleOf, isReadable } from './env.ts'
 
 const MINUTE_MS = 60_000
 const HOUR_MS = 60 * MINUTE_MS
@@ -35,7 +35,7 @@ export type Config = {
     /** Absolute folders with further harness folders in them. */
     path: string[]
   }
-  k8s: { namespace: string; imagePullPolicy: 'Never' | 'IfNotPresent' | 'Always' }
+  k8s: KubernetesConfig
   sandbox: {
     driver: 'local' | 'kubernetes'
     localDir: string
@@ -49,6 +49,27 @@ export type Config = {
   linear: { clientId: string; clientSecret: string; webhookSecret: string } | null
   /** Sentences to log at every start. */
   warnings: string[]
+}
+
+export type KubernetesConfig = {
+  namespace: string
+  /** Label of all objects of this installation. */
+  instance: string
+  api: 'sandbox' | 'pod'
+  /** null: by where this process runs. */
+  access: 'nodeport' | 'pod-ip' | null
+  /** Where node ports are reached; null: at the address of the sandbox' node. */
+  nodeHost: string | null
+  unschedulableMs: number
+  imagePullPolicy: 'Never' | 'IfNotPresent' | 'Always'
+  imagePullSecrets: string[]
+  resources: { requests: Record<'cpu' | 'memory', string>; limits: Record<'cpu' | 'memory', string> }
+  workSize: string
+  priorityClassName: string | null
+  runtimeClassName: string | null
+  serviceAccountName: string | null
+  nodeSelector: Record<string, string>
+  tolerations: NonNullable<Env['K8S_TOLERATIONS']>
 }
 
 export type TemporalConfig = {
@@ -105,6 +126,10 @@ const crossProblems = (given: RawEnv): SettingProblem[] => {
     const tls = Object.keys(given).find((name) => name.startsWith('TEMPORAL_TLS_'))
     if (tls !== undefined) problems.push({ key: 'TEMPORAL_TLS', reason: `must not be false when ${tls} is set` })
   }
+  // As kubectl has it: several files, separated by colons, and one that is not there counts as empty. Other programs use it, too.
+  const files = given['SANDBOX_DRIVER'] === 'local' ? undefined : given['KUBECONFIG']
+  if (files?.split(':').some(isReadable) === false)
+    problems.push({ key: 'KUBECONFIG', reason: 'must be the path of a kubeconfig that this process can read' })
   return problems
 }
 
@@ -170,6 +195,27 @@ const harnessImages = (env: Env): Record<string, string> => ({
   codex: env.K8S_HARNESS_IMAGE_CODEX ?? env.K8S_HARNESS_IMAGE,
 })
 
+const kubernetesOf = (env: Env): KubernetesConfig => ({
+  namespace: env.K8S_NAMESPACE,
+  instance: env.K8S_INSTANCE,
+  api: env.K8S_SANDBOX_API,
+  access: env.K8S_ACCESS ?? null,
+  nodeHost: env.K8S_NODE_HOST ?? null,
+  unschedulableMs: env.K8S_UNSCHEDULABLE_GRACE_SECONDS * 1_000,
+  imagePullPolicy: env.K8S_IMAGE_PULL_POLICY,
+  imagePullSecrets: env.K8S_IMAGE_PULL_SECRETS ?? [],
+  resources: {
+    requests: { cpu: env.K8S_SANDBOX_CPU_REQUEST, memory: env.K8S_SANDBOX_MEMORY_REQUEST },
+    limits: { cpu: env.K8S_SANDBOX_CPU_LIMIT, memory: env.K8S_SANDBOX_MEMORY_LIMIT },
+  },
+  workSize: env.K8S_SANDBOX_WORK_SIZE,
+  priorityClassName: env.K8S_PRIORITY_CLASS ?? null,
+  runtimeClassName: env.K8S_RUNTIME_CLASS ?? null,
+  serviceAccountName: env.K8S_SERVICE_ACCOUNT ?? null,
+  nodeSelector: env.K8S_NODE_SELECTOR ?? {},
+  tolerations: env.K8S_TOLERATIONS ?? [],
+})
+
 const sandboxOf = (env: Env, dataDir: string): Config['sandbox'] => ({
   driver: env.SANDBOX_DRIVER,
   localDir: path.resolve(env.LOCAL_SANDBOX_DIR ?? path.join(dataDir, 'sandboxes')),
@@ -220,7 +266,7 @@ export const loadConfig = (raw: RawEnv): Config => {
         .filter((folder) => folder !== '')
         .map((folder) => path.resolve(folder)),
     },
-    k8s: { namespace: env.K8S_NAMESPACE, imagePullPolicy: env.K8S_IMAGE_PULL_POLICY },
+    k8s: kubernetesOf(env),
     sandbox: sandboxOf(env, dataDir),
     dataDir,
     linear: linearOf(env),

@@ -2,6 +2,7 @@ import { accessSync, constants, existsSync, readFileSync, statSync } from 'node:
 import { parse } from 'dotenv'
 import { z } from 'zod'
 import { databaseUrlProblem } from './database-url.ts'
+import { labels, objectName, objectNames, quantity, tolerations } from './kubernetes.ts'
 
 /**
  * Every setting: its rule, its default and an example of a right value. Adding one here needs a line in `.env.example` and a row in
@@ -69,7 +70,7 @@ const hostPort = text.regex(/^(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}$/, { error: 'm
 const host = text.regex(/^[\w.:-]+$/, { error: 'must be a host name or an IP address' })
 const image = text.regex(/^\S+$/, { error: 'must be an image reference without white space' })
 const flag = oneOf(['true', 'false']).transform((value) => value === 'true')
-const isReadable = (file: string): boolean => {
+export const isReadable = (file: string): boolean => {
   try {
     accessSync(file, constants.R_OK)
     return statSync(file).isFile()
@@ -140,6 +141,24 @@ export const envSchema = z.object({
   K8S_HARNESS_IMAGE_CODEX: optional(image, 'registry.example.com/lap/codex:1.0.0'),
   K8S_NAMESPACE: withDefault(dnsLabel, 'default'),
   K8S_IMAGE_PULL_POLICY: withDefault(oneOf(['Never', 'IfNotPresent', 'Always']), 'Never'),
+  K8S_SANDBOX_API: withDefault(oneOf(['sandbox', 'pod']), 'sandbox'),
+  K8S_INSTANCE: withDefault(dnsLabel, 'lap'),
+  K8S_ACCESS: optional(oneOf(['nodeport', 'pod-ip']), 'nodeport'),
+  K8S_NODE_HOST: optional(host, 'node.example.com'),
+  K8S_UNSCHEDULABLE_GRACE_SECONDS: withDefault(integer(0, 3_600, 'seconds'), '3'),
+  K8S_SANDBOX_CPU_REQUEST: withDefault(quantity, '250m'),
+  K8S_SANDBOX_CPU_LIMIT: withDefault(quantity, '2'),
+  K8S_SANDBOX_MEMORY_REQUEST: withDefault(quantity, '512Mi'),
+  K8S_SANDBOX_MEMORY_LIMIT: withDefault(quantity, '4Gi'),
+  K8S_SANDBOX_WORK_SIZE: withDefault(quantity, '10Gi'),
+  K8S_PRIORITY_CLASS: optional(objectName, 'lap-sandbox'),
+  K8S_RUNTIME_CLASS: optional(objectName, 'gvisor'),
+  K8S_SERVICE_ACCOUNT: optional(objectName, 'lap-sandbox'),
+  K8S_NODE_SELECTOR: optional(labels, 'disk=ssd,pool=agents'),
+  K8S_TOLERATIONS: optional(tolerations, '[{"key":"agents","operator":"Exists","effect":"NoSchedule"}]'),
+  K8S_IMAGE_PULL_SECRETS: optional(objectNames, 'registry-key'),
+  // Read by the client library of Kubernetes.
+  KUBECONFIG: optional(text, '/home/me/.kube/config'),
 
   LINEAR_CLIENT_ID: optional(text, '0f3c…'),
   LINEAR_CLIENT_SECRET: optional(secret, '9a1b…'),

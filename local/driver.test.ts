@@ -134,14 +134,20 @@ describe('a sandbox', () => {
 
   test('is listed with its agent, and can be looked into', async () => {
     const spec = await start()
-    await driver.markClaimed(spec.name, 'session-1')
     expect(await driver.list()).toEqual([
-      { name: spec.name, sandboxId: spec.sandboxId, agentId: spec.agentId, alive: true, createdAt: expect.any(Date) },
+      {
+        name: spec.name,
+        sandboxId: spec.sandboxId,
+        agentId: spec.agentId,
+        alive: true,
+        createdAt: expect.any(Date),
+        sessionId: null,
+      },
     ])
     expect(await driver.inspect(spec.name)).toMatchObject({
       exists: true,
       state: 'booted',
-      details: { session_id: 'session-1' },
+      details: { supervisor_state: 'booted' },
     })
     const lines = await driver.logs(spec.name, { tailLines: 100 })
     expect(await driver.logs(spec.name, { tailLines: 100, sinceSeconds: 60 })).toEqual(lines)

@@ -6,16 +6,7 @@ import { createSandbox } from './create.ts'
 import { type Exit, inspectSandbox, lossOf } from './evidence.ts'
 import { watchLost } from './lost.ts'
 import { isAlive } from './processes.ts'
-import {
-  createdAt,
-  deleteLeftovers,
-  emptyRemoved,
-  idIn,
-  listNames,
-  patchRecord,
-  readLog,
-  readRecord,
-} from './records.ts'
+import { createdAt, deleteLeftovers, emptyRemoved, idIn, listNames, readLog, readRecord } from './records.ts'
 import { awaitReady } from './ready.ts'
 import { removeSandbox } from './remove.ts'
 
@@ -52,10 +43,13 @@ const listOne = async (root: string, name: string): Promise<ListedSandbox[]> => 
         agentId: record.agent_id,
         alive: isAlive(record.supervisor),
         createdAt: new Date(record.created_at),
+        sessionId: null,
       },
     ]
   const created = await createdAt(root, name)
-  return created === null ? [] : [{ name, sandboxId: idIn(name), agentId: '', alive: false, createdAt: created }]
+  return created === null
+    ? []
+    : [{ name, sandboxId: idIn(name), agentId: '', alive: false, createdAt: created, sessionId: null }]
 }
 
 /** Log lines begin with a time in ISO 8601, or belong to the line before. */
@@ -99,7 +93,7 @@ export const createLocalDriver = (options: LocalDriverOptions): LocalDriver => {
     kind: 'local',
     create: (spec) => createSandbox(spec, { ...options, root, supervisorPath, onExit }),
     ready: (name, wait) => awaitReady({ root, host: options.host, exitOf }, name, wait),
-    markClaimed: (name, sessionId) => patchRecord(root, name, { session_id: sessionId }),
+    markClaimed: null,
     remove,
     async list() {
       await deleteLeftovers(root)

@@ -29,7 +29,6 @@ export const inspectSandbox = async (root: string, name: string, exit: Exit | un
       phase: state?.phase ?? null,
       supervisor_state: state?.state ?? null,
       port: state?.port ?? null,
-      session_id: record.session_id,
       dir: dirOf(root, name),
     },
   }

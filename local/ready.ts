@@ -1,4 +1,5 @@
 import { type FSWatcher, watch } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { SandboxPurpose } from '../domain/sandbox.ts'
 import type { SupervisorState, SupervisorStateFile } from '../domain/supervisor-protocol.ts'
 import { type ReadyProgress, SandboxFailedError } from '../sandbox/driver.ts'
@@ -8,6 +9,9 @@ import { dirOf, readRecord, readState, STATE_FILE } from './records.ts'
 
 /** Should the watch of the directory miss a change, this finds it; and the end of a supervisor, which writes nothing then. */
 const rereadMs = 250
+
+/** How a child ended is told a moment after it shows as dead; of a child of another process it never is. */
+const exitMs = 100
 
 const READY_STATES: Record<SandboxPurpose, ReadonlySet<SupervisorState>> = {
   session: new Set(['booted', 'warm', 'bound']),
@@ -88,7 +92,10 @@ export const awaitReady = async (
     signal.throwIfAborted()
     const seen = await look(root, name)
     if (seen.is === 'ready') return { endpoint: endpointOf(host, seen.port) }
-    if (seen.is === 'failed') throw new SandboxFailedError(await failureOf(root, name, exitOf(name)))
+    if (seen.is === 'failed') {
+      if (exitOf(name) === undefined) await sleep(exitMs)
+      throw new SandboxFailedError(await failureOf(root, name, exitOf(name)))
+    }
     // A supervisor may be further at the first look; that it runs comes first all the same.
     if (shown === null) onProgress?.('pod_running')
     const phase: Phase = seen.state?.phase ?? shown ?? 'pod_running'

@@ -21,7 +21,6 @@ export type SandboxRecord = {
   env_names: string[]
   supervisor: Process
   created_at: string
-  session_id: string | null
   /** It is being removed on purpose: its end is no loss. */
   removing: boolean
   /** Kills for want of memory in this machine's or container's memory group when it started. */
@@ -94,7 +93,6 @@ export const recordOf = (spec: SandboxSpec, supervisor: Process, oomKills: numbe
   env_names: Object.keys(spec.env),
   supervisor,
   created_at: new Date().toISOString(),
-  session_id: null,
   removing: false,
   oom_kills: oomKills,
 })

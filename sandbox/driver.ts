@@ -43,7 +43,15 @@ export type Evidence = {
 }
 
 /** One sandbox as the driver lists it. */
-export type ListedSandbox = { name: string; sandboxId: string; agentId: string; alive: boolean; createdAt: Date }
+export type ListedSandbox = {
+  name: string
+  sandboxId: string
+  agentId: string
+  alive: boolean
+  createdAt: Date
+  /** The session that it was marked for, if it was. */
+  sessionId: string | null
+}
 
 export type ReadyProgress = (
   phase: 'pod_pending' | 'pod_running' | 'cloning_repo' | 'installing_deps' | 'harness_listening' | 'waiting_harness',
@@ -73,8 +81,8 @@ export type SandboxDriver = {
     name: string,
     options: { deadlineMs: number; signal: AbortSignal; onProgress?: ReadyProgress },
   ): Promise<{ endpoint: string }>
-  /** Tells the cluster that the sandbox now belongs to a session (labels, disruption budget). */
-  markClaimed(name: string, sessionId: string): Promise<void>
+  /** Tells the cluster that the sandbox now belongs to a session (labels, disruption budget). null: nobody there looks at it. */
+  readonly markClaimed: ((name: string, sessionId: string) => Promise<void>) | null
   /** Removes it and everything that belongs to it; resolves when the removal is certain to happen. */
   remove(name: string): Promise<void>
   list(): Promise<ListedSandbox[]>

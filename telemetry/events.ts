@@ -212,6 +212,8 @@ export type Repairs = {
   objects_removed: number
   /** Sandboxes that belonged to nobody. */
   sandboxes_released: number
+  /** Sandboxes in use whose place did not know it. */
+  sandboxes_marked: number
   /** Live sessions that had no workflow. */
   workflows_started: number
   /** Sessions that should have failed long ago. */

@@ -150,6 +150,7 @@ describe('a business event', () => {
       rows_gone: 0,
       objects_removed: 0,
       sandboxes_released: 0,
+      sandboxes_marked: 0,
       workflows_started: 0,
       sessions_failed: 0,
       sessions_expired: 0,

@@ -29,7 +29,7 @@ export const startWorkerProcess = async (env: Record<string, string>): Promise<W
     await exited
   }
   const answers = (): Promise<boolean> =>
-    fetch(`http://127.0.0.1:${port}/healthz`).then(
+    fetch(`http://127.0.0.1:${port}/readyz`).then(
       ({ ok }) => ok,
       () => false,
     )

@@ -13,6 +13,7 @@ const sandbox = (state: NonNullable<SessionView['sandbox']>['state']): SessionVi
   id: 'sandbox-1',
   name: 'lap-sandbox-1',
   state,
+  toMark: false,
 })
 const turn = { id: 'turn-1', status: 'queued', sandboxId: null } as const
 
@@ -203,7 +204,7 @@ describe('whether a long step is still wanted', () => {
     [
       'a start of a sandbox that is not the session’s any more is not',
       starting,
-      creating({ sandbox: { id: 'sandbox-2', name: 'lap-sandbox-2', state: 'provisioning' } }),
+      creating({ sandbox: { id: 'sandbox-2', name: 'lap-sandbox-2', state: 'provisioning', toMark: false } }),
       false,
     ],
     ['a turn is', running, ready({ turn }), true],
@@ -214,7 +215,7 @@ describe('whether a long step is still wanted', () => {
     [
       'a turn of a moved session is not',
       running,
-      ready({ turn, sandbox: { id: 'sandbox-2', name: 'x', state: 'claimed' } }),
+      ready({ turn, sandbox: { id: 'sandbox-2', name: 'x', state: 'claimed', toMark: false } }),
       false,
     ],
   ])('%s', (_, step, view, wanted) => {

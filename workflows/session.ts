@@ -15,6 +15,7 @@ import type { SessionView } from '../activities/session.ts'
 import { continueAsNewEvents } from '../domain/limits.ts'
 import { statusAttribute, wake } from './messages.ts'
 import type { SessionInput } from './messages.ts'
+import { createMarks } from './marks.ts'
 import { createRemovals } from './removals.ts'
 import { describeSession, isWanted, lookAgainIn, nextStep, shortestWaitMs } from './session-state.ts'
 import type { SessionStep, Spent } from './session-state.ts'
@@ -37,11 +38,14 @@ const createSteps = (sessionId: string) => {
   let woken = false
   let spent = nothingSpent()
   const removals = createRemovals(() => {})
+  const marks = createMarks()
 
   const load = async (): Promise<SessionView | null> => {
     woken = false
     const view = await quick.loadSession(sessionId)
-    if (view !== null) removals.start(view.litter)
+    if (view === null) return null
+    removals.start(view.litter)
+    marks.start(view.sandbox)
     return view
   }
 

@@ -23,6 +23,12 @@ export const brief = proxyActivities<Activities>({
   retry,
 })
 
+/** A note that somebody else looks after, should it fail. */
+export const marking = proxyActivities<Activities>({
+  startToCloseTimeout: '1m',
+  retry: { ...retry, maximumAttempts: 3 },
+})
+
 /** Waits for a sandbox. When cancelled it is over only once it has stopped, so that nothing is made after what it made was removed. */
 export const starting = proxyActivities<Activities>({
   startToCloseTimeout: sandboxReadyTimeoutMs + 60_000,

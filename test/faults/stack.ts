@@ -228,7 +228,7 @@ export const startStack = async (options: Options = {}): Promise<Stack> => {
         ? { PORT: String(port), METRICS_PORT: String(metricsPort), TEMPORAL_ADDRESS: `127.0.0.1:${apiTemporal.port}` }
         : { WORKER_METRICS_PORT: String(metricsPort) }
     const url = `http://127.0.0.1:${kind === 'api' ? port : metricsPort}`
-    const probe = kind === 'api' ? '/readyz' : '/healthz'
+    const probe = '/readyz'
     return createPart({
       name: `${kind}-${i}`,
       script: `bin/${kind}.ts`,

@@ -137,7 +137,7 @@ const withServices = async (parts: Parts, signal: AbortSignal): Promise<void> =>
   })
   const host = reachable(settings.host)
   const api = service(parts, 'api', () => answers(`http://${host}:${settings.port}/readyz`))
-  const worker = service(parts, 'worker', () => answers(`http://${host}:${ports.workerMetrics}/healthz`))
+  const worker = service(parts, 'worker', () => answers(`http://${host}:${ports.workerMetrics}/readyz`))
   const keep = (name: string, service: Service): Promise<void> =>
     keeper.start(name, (onSpawn, stopping) =>
       startService({ ...service, onSpawn, signal: AbortSignal.any([signal, stopping]) }),

@@ -1,0 +1,117 @@
+import { existsSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Config } from '../config/config.ts'
+import { findHarnesses } from '../harness/registry.ts'
+import { createKubeClient } from '../kubernetes/client.ts'
+import type { KubeClient } from '../kubernetes/client.ts'
+import type { Access } from '../kubernetes/cluster.ts'
+import { loadCredentials } from '../kubernetes/credentials.ts'
+import { createKubernetesDriver } from '../kubernetes/driver.ts'
+import { preflight } from '../kubernetes/preflight.ts'
+import type { Preflight, Problem } from '../kubernetes/preflight.ts'
+import { createLocalDriver } from '../local/driver.ts'
+import type { SandboxDriver } from '../sandbox/driver.ts'
+import type { Logger } from '../telemetry/log.ts'
+
+/** Every pod has one, unless told otherwise. */
+const serviceAccountToken = '/var/run/secrets/kubernetes.io/serviceaccount/token'
+/** How often a cluster that lacks something is looked at again, and one that does not. */
+const checkAgainMs = 15_000
+const checkCalmMs = 300_000
+
+/** Where sandboxes live, and what is missing there. */
+export type Sandboxes = AsyncDisposable & {
+  driver: SandboxDriver
+  /** Empty: sandboxes can be made. */
+  problems(): Problem[]
+}
+
+export const accessOf = ({ access, nodeHost }: Config['k8s']): Access => {
+  const by = access ?? (existsSync(serviceAccountToken) ? 'pod-ip' : 'nodeport')
+  return by === 'pod-ip' ? { by } : { by, nodeHost }
+}
+
+const localSandboxes = async (config: Config): Promise<Sandboxes> => {
+  const { localDir, localHost, localListen } = config.sandbox
+  const harnesses = new Map((await findHarnesses(config.harness.path)).map(({ id, dir }) => [id, dir]))
+  const driver = createLocalDriver({
+    dir: localDir,
+    host: localHost,
+    listen: localListen,
+    searchPath: process.env['PATH'] ?? '',
+    harnessDir: (id) => harnesses.get(id),
+  })
+  return { driver, problems: () => [], [Symbol.asyncDispose]: async () => {} }
+}
+
+type Look = { client: KubeClient; config: Config; log: Logger; told: (problems: Problem[]) => void }
+
+/** What is wrong is said once, and again when it is something else. */
+const look = async ({ client, config, told }: Look): Promise<Preflight> => {
+  const { api, namespace } = config.k8s
+  const found = await preflight({ client, api, namespace, access: accessOf(config.k8s).by })
+  told(found.problems)
+  return found
+}
+
+/** While the API server does not answer nothing is known, not even which watches are allowed. */
+const answered = async (on: Look, signal: AbortSignal): Promise<Preflight> => {
+  for (;;) {
+    const found = await look(on)
+    if (!found.unreachable) return found
+    await sleep(checkAgainMs, undefined, { signal })
+  }
+}
+
+const kubernetesSandboxes = async (config: Config, on: SandboxesOptions): Promise<Sandboxes> => {
+  const { log, onProblems } = on
+  const { unschedulableMs, ...settings } = config.k8s
+  const client = createKubeClient(loadCredentials())
+  let problems: Problem[] = []
+  const told = (now: Problem[]): void => {
+    if (JSON.stringify(now) === JSON.stringify(problems)) return
+    if (now.length === 0) log.info('the cluster has all that sandboxes need')
+    for (const { what, remedy } of now) log.error({ event: 'cluster_problem', remedy }, what)
+    problems = now
+    onProblems(now)
+  }
+  const ended = new AbortController()
+  const signal = AbortSignal.any([on.signal, ended.signal])
+  const at: Look = { client, config, log, told }
+  const first = await answered(at, signal)
+  for (const { what, remedy } of first.warnings) log.warn({ event: 'cluster_warning', remedy }, what)
+  const driver = createKubernetesDriver({
+    client,
+    settings,
+    access: accessOf(config.k8s),
+    mayReadNodes: first.mayReadNodes,
+    unschedulableMs,
+    onTrouble: (reason) => log.warn({ reason }, 'the cluster'),
+  })
+  const goOn = async (): Promise<void> => {
+    for (;;) {
+      await sleep(problems.length > 0 ? checkAgainMs : checkCalmMs, undefined, { signal, ref: false })
+      await look(at)
+    }
+  }
+  void goOn().catch(() => {})
+  return {
+    driver,
+    problems: () => problems,
+    async [Symbol.asyncDispose]() {
+      ended.abort()
+      await driver[Symbol.asyncDispose]()
+    },
+  }
+}
+
+export type SandboxesOptions = {
+  log: Logger
+  signal: AbortSignal
+  /** Told of what is missing, also while this waits for the API server to answer. */
+  onProblems: (problems: Problem[]) => void
+}
+
+/** The driver of `SANDBOX_DRIVER`. Waits for the cluster's API server; a cluster that lacks something is reported, and looked at again. */
+export const openSandboxes = (config: Config, options: SandboxesOptions): Promise<Sandboxes> =>
+  config.sandbox.driver === 'local' ? localSandboxes(config) : kubernetesSandboxes(config, options)

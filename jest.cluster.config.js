@@ -1,0 +1,9 @@
+import config from './jest.config.js'
+
+/** `npm run test:cluster`: against a real Kubernetes, the one of KUBECONFIG or one that is built and started here. */
+export default {
+  ...config,
+  testMatch: ['<rootDir>/test/cluster/**/*.test.ts'],
+  testPathIgnorePatterns: ['/node_modules/'],
+  testTimeout: 60_000,
+}

@@ -1,0 +1,161 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import pLimit from 'p-limit'
+import { Agent, request } from 'undici'
+import type { Dispatcher } from 'undici'
+import { errorText } from '../domain/errors.ts'
+import type { Credentials, TlsOptions } from './credentials.ts'
+import { errorOf, isKubeError, unavailable } from './errors.ts'
+import { createLimiter } from './limiter.ts'
+
+type Query = Record<string, string | number | boolean | undefined>
+
+export type KubeCall = {
+  method?: 'GET' | 'POST' | 'PATCH' | 'DELETE'
+  path: string
+  query?: Query
+  body?: object
+  signal?: AbortSignal
+  /** All tries together. */
+  timeoutMs?: number
+}
+
+/** An API server, as far as the driver needs one: JSON, texts and streams of lines. */
+export type KubeClient = AsyncDisposable & {
+  readonly server: string
+  /** @throws KubeError when the API server refuses, AppError `unavailable` when it does not answer in time */
+  json<T>(call: KubeCall): Promise<T>
+  text(call: KubeCall): Promise<string>
+  /** Lines as they come, empty ones left out; ends when the server ends it, throws when the connection breaks or is silent for too long. */
+  lines(call: KubeCall): AsyncIterable<string>
+}
+
+/** One try; healthy API servers answer in milliseconds, loaded ones in a second. */
+const tryTimeoutMs = 5_000
+const callTimeoutMs = 10_000
+const connectTimeoutMs = 3_000
+/** Bookmarks come once a minute: a watch that is silent for longer is dead, whatever TCP says. */
+const watchSilenceMs = 90_000
+const retryFirstMs = 100
+const retryMaxMs = 2_000
+/** Below the API server's own limits for one user; the pool's starts come in bursts. */
+const requestsPerSecond = 50
+const requestsBurst = 100
+const requestsAtOnce = 32
+
+const RETRIED = new Set([429, 500, 502, 503, 504])
+
+const urlOf = (server: string, { path, query = {} }: KubeCall): string => {
+  const url = new URL(server + path)
+  for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, String(value))
+  return url.href
+}
+
+/** Merge patches only: they need no knowledge of what is there. */
+const contentType = (method: string): string =>
+  method === 'PATCH' ? 'application/merge-patch+json' : 'application/json'
+
+/** One `Agent` for as long as the certificates are the same: a new one would mean a TLS handshake for each request. */
+const createAgents = () => {
+  let known: { key: string; agent: Agent } | null = null
+  const agentFor = (tls: TlsOptions): Agent => {
+    const key = JSON.stringify(tls)
+    if (known?.key === key) return known.agent
+    // What is under way goes on; the old one closes when it is done.
+    known?.agent.close().catch(() => undefined)
+    const agent = new Agent({
+      connect: { ...tls, timeout: connectTimeoutMs, keepAlive: true, keepAliveInitialDelay: 30_000 },
+      allowH2: false,
+      keepAliveTimeout: 30_000,
+      headersTimeout: 15_000,
+      bodyTimeout: watchSilenceMs,
+    })
+    known = { key, agent }
+    return agent
+  }
+  return { agentFor, destroy: async () => known?.agent.destroy() }
+}
+
+const backoffMs = (tries: number): number =>
+  Math.min(retryMaxMs, retryFirstMs * 2 ** (tries - 1)) * (0.5 + Math.random() / 2)
+
+async function* linesOf(body: AsyncIterable<Buffer>): AsyncGenerator<string> {
+  const decoder = new TextDecoder()
+  let rest = ''
+  for await (const bytes of body) {
+    rest += decoder.decode(bytes, { stream: true })
+    const lines = rest.split('\n')
+    rest = lines.pop() ?? ''
+    for (const line of lines) if (line !== '') yield line
+  }
+  if (rest !== '') yield rest
+}
+
+/** Requests to one API server, within limits of our own and within what it asks for (429, `Retry-After`). */
+export const createKubeClient = (credentials: Credentials): KubeClient => {
+  const limiter = createLimiter({ perSecond: requestsPerSecond, burst: requestsBurst })
+  const atOnce = pLimit(requestsAtOnce)
+  const agents = createAgents()
+
+  const send = async (call: KubeCall, signal: AbortSignal | undefined): Promise<Dispatcher.ResponseData> => {
+    await limiter.take(signal)
+    const { headers, tls } = await credentials.current()
+    const method = call.method ?? 'GET'
+    const response = await request(urlOf(credentials.server, call), {
+      dispatcher: agents.agentFor(tls),
+      method,
+      headers: {
+        ...headers,
+        accept: 'application/json, */*',
+        'user-agent': 'lap',
+        ...(call.body === undefined ? {} : { 'content-type': contentType(method) }),
+      },
+      body: call.body === undefined ? null : JSON.stringify(call.body),
+      signal: signal ?? null,
+    })
+    if (response.statusCode < 300) return response
+    const retryAfter = response.headers['retry-after']
+    const text = await response.body.text()
+    throw errorOf(response.statusCode, text, typeof retryAfter === 'string' ? retryAfter : undefined)
+  }
+
+  /** @returns how long to wait before the next try; null: there is no use in one */
+  const pauseAfter = (error: unknown, tries: number): number | null => {
+    if (!isKubeError(error)) return backoffMs(tries)
+    if (!RETRIED.has(error.status)) return null
+    const waitMs = error.retryAfterMs ?? backoffMs(tries)
+    if (error.status === 429) limiter.pause(waitMs)
+    return waitMs
+  }
+
+  const call = async (what: KubeCall): Promise<string> => {
+    const deadline = performance.now() + (what.timeoutMs ?? callTimeoutMs)
+    for (let tries = 1; ; tries++) {
+      const leftMs = deadline - performance.now()
+      const limits = [AbortSignal.timeout(Math.max(1, Math.ceil(Math.min(tryTimeoutMs, leftMs))))]
+      const signal = AbortSignal.any(what.signal === undefined ? limits : [what.signal, ...limits])
+      try {
+        return await (await send(what, signal)).body.text()
+      } catch (error) {
+        what.signal?.throwIfAborted()
+        const pauseMs = pauseAfter(error, tries)
+        if (pauseMs === null) throw error
+        if (performance.now() + pauseMs >= deadline) {
+          const asked = `${what.method ?? 'GET'} ${what.path}`
+          throw unavailable(`the Kubernetes API server did not answer ${asked}: ${errorText(error)}`, error)
+        }
+        await sleep(pauseMs, undefined, what.signal === undefined ? {} : { signal: what.signal })
+      }
+    }
+  }
+
+  return {
+    server: credentials.server,
+    json: async <T>(what: KubeCall) => JSON.parse(await atOnce(() => call(what))) as T,
+    text: (what) => atOnce(() => call(what)),
+    async *lines(what) {
+      const response = await send(what, what.signal)
+      yield* linesOf(response.body as AsyncIterable<Buffer>)
+    },
+    [Symbol.asyncDispose]: () => agents.destroy(),
+  }
+}

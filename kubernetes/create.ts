@@ -1,0 +1,58 @@
+import { AppError } from '../domain/errors.ts'
+import { SandboxFailedError } from '../sandbox/driver.ts'
+import type { SandboxSpec } from '../sandbox/driver.ts'
+import { getOrNull } from './cluster.ts'
+import type { Cluster } from './cluster.ts'
+import { hasStatus, isKubeError, refusalOf } from './errors.ts'
+import { objectOf, serviceOf } from './manifest.ts'
+import { LABEL, MANAGED_BY } from './names.ts'
+import { pathOf, resourceOf } from './objects.ts'
+import type { KubeObject } from './objects.ts'
+
+/** Whether an object belongs to this installation. Names alone prove nothing. */
+export const isOurs = (object: KubeObject, instance: string): boolean =>
+  object.metadata.labels?.[LABEL.managedBy] === MANAGED_BY && object.metadata.labels[LABEL.instance] === instance
+
+/** What the API server refuses for good is a failure with a code; anything else is worth another try. */
+const rejected = (error: unknown, what: string): unknown => {
+  if (!isKubeError(error)) return error
+  const code = refusalOf(error.status, error.message)
+  const missing = error.status === 404
+  if (code === null && !missing) return error
+  const message = missing
+    ? `${what}: the cluster does not know this kind, or the namespace is missing: ${error.message}`
+    : `${what}: ${error.message}`
+  const evidence = { exists: false, error: error.message, details: { status: error.status, reason: error.reason } }
+  return new SandboxFailedError({ code: code ?? 'setup_failed', message, evidence })
+}
+
+/** The object, made by this call or by an earlier one of the same name. */
+const createObject = async (cluster: Cluster, spec: SandboxSpec): Promise<KubeObject> => {
+  const { client, settings } = cluster
+  const path = pathOf(resourceOf(settings.api), settings.namespace)
+  try {
+    return await client.json<KubeObject>({ method: 'POST', path, body: objectOf(spec, settings) })
+  } catch (error) {
+    if (!hasStatus(error, 409)) throw rejected(error, 'the sandbox was refused')
+    const found = await getOrNull<KubeObject>(client, `${path}/${spec.name}`)
+    if (found === null)
+      throw new AppError('unavailable', `sandbox ${spec.name} was there and is gone`, { cause: error })
+    if (!isOurs(found, settings.instance))
+      throw new AppError('invalid', `${spec.name} exists and belongs to somebody else`)
+    return found
+  }
+}
+
+/** Makes the object, and with it, where that is the way in, a Service that goes when it goes. Both may be there already. */
+export const createSandbox = async (cluster: Cluster, spec: SandboxSpec): Promise<void> => {
+  const { client, settings, access } = cluster
+  const { metadata } = await createObject(cluster, spec)
+  if (access.by !== 'nodeport' || metadata.uid === undefined || metadata.deletionTimestamp !== undefined) return
+  try {
+    const body = serviceOf(spec, settings, { uid: metadata.uid, anyNode: access.nodeHost !== null })
+    await client.json({ method: 'POST', path: pathOf('services', settings.namespace), body })
+  } catch (error) {
+    if (hasStatus(error, 409)) return
+    throw rejected(error, 'the Service of the sandbox was refused')
+  }
+}

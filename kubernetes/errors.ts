@@ -1,0 +1,65 @@
+import { AppError } from '../domain/errors.ts'
+import type { FailureCode } from '../domain/session.ts'
+
+/** What an API server says when it refuses: its `Status` object. */
+type StatusBody = { message?: string; reason?: string; code?: number; details?: { retryAfterSeconds?: number } }
+
+/** The API server answered, and not with what was asked. */
+export class KubeError extends Error {
+  override name = 'KubeError'
+  /** HTTP status. */
+  readonly status: number
+  /** `AlreadyExists`, `Forbidden`, … */
+  readonly reason: string
+  readonly retryAfterMs: number | null
+  constructor(what: { status: number; reason: string; message: string; retryAfterMs: number | null }) {
+    super(what.message)
+    this.status = what.status
+    this.reason = what.reason
+    this.retryAfterMs = what.retryAfterMs
+  }
+}
+
+export const isKubeError = (error: unknown): error is KubeError => Error.isError(error) && error.name === 'KubeError'
+export const hasStatus = (error: unknown, ...statuses: number[]): boolean =>
+  isKubeError(error) && statuses.includes(error.status)
+
+const seconds = (text: string | undefined): number | null => {
+  if (text === undefined) return null
+  if (/^\d{1,6}$/.test(text)) return Number(text) * 1_000
+  const date = Date.parse(text)
+  return Number.isNaN(date) ? null : Math.max(0, date - Date.now())
+}
+
+/** @param retryAfter the header: seconds or a date */
+export const errorOf = (status: number, body: string, retryAfter?: string): KubeError => {
+  let said: StatusBody
+  try {
+    said = JSON.parse(body) as StatusBody
+  } catch {
+    said = {}
+  }
+  const inBody = said.details?.retryAfterSeconds
+  return new KubeError({
+    status,
+    reason: said.reason ?? '',
+    message: said.message ?? (body.slice(0, 300) || `the API server answered ${status}`),
+    retryAfterMs: seconds(retryAfter) ?? (inBody === undefined ? null : inBody * 1_000),
+  })
+}
+
+/** A watch or a list whose version the API server no longer has: only a new list helps. */
+export const isExpired = (error: unknown): boolean =>
+  isKubeError(error) && (error.status === 410 || error.reason === 'Expired' || error.reason === 'Gone')
+
+/** Why the API server, or a controller in its place, would not make a pod. Null: it may, another time. */
+export const refusalOf = (status: number, message: string): FailureCode | null => {
+  if (/exceeded quota|quota/i.test(message) && (status === 403 || status === 0)) return 'quota_exceeded'
+  if (/is forbidden|denied the request|violates PodSecurity|is invalid|failed quota/i.test(message))
+    return 'setup_failed'
+  return status === 400 || status === 403 || status === 422 ? 'setup_failed' : null
+}
+
+/** The API server did not answer, or not in time. */
+export const unavailable = (message: string, cause?: unknown): AppError =>
+  new AppError('unavailable', message, { cause })

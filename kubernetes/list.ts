@@ -1,0 +1,48 @@
+import type { ListedSandbox } from '../sandbox/driver.ts'
+import type { Cluster } from './cluster.ts'
+import { LABEL, selectorOf } from './names.ts'
+import { pathOf, resourceOf } from './objects.ts'
+import type { KubeObject, Node, Pod, Resource } from './objects.ts'
+import { listAll } from './pages.ts'
+import { verdictOf } from './status.ts'
+
+const read = async <T extends KubeObject>({ client, settings }: Cluster, resource: Resource): Promise<T[]> => {
+  const path = pathOf(resource, settings.namespace)
+  const labelSelector = resource === 'nodes' ? undefined : selectorOf(settings.instance)
+  return (await listAll<T>(client, { path, labelSelector })).items
+}
+
+const byName = <T extends KubeObject>(items: T[]): Map<string, T> =>
+  new Map(items.map((item) => [item.metadata.name, item]))
+
+/**
+ * All sandboxes of this installation, as the API server has them, not as a copy says: what is missing here is called gone. A pod or a Service whose owner is
+ * not there is listed too, so that somebody removes it.
+ */
+export const listSandboxes = async (cluster: Cluster): Promise<ListedSandbox[]> => {
+  const { settings, access, nodes } = cluster
+  const { api } = settings
+  const [objects, pods, services, nodeList] = await Promise.all([
+    read<KubeObject>(cluster, resourceOf(api)),
+    api === 'pod' ? [] : read<Pod>(cluster, 'pods'),
+    access.by === 'nodeport' ? read<KubeObject>(cluster, 'services') : [],
+    nodes === null ? [] : read<Node>(cluster, 'nodes'),
+  ])
+  const objectOf = byName(objects)
+  const podOf = api === 'pod' ? (objectOf as Map<string, Pod>) : byName(pods)
+  const nodeOf = byName(nodeList)
+  const all = new Map([...byName(services), ...podOf, ...objectOf])
+  return [...all.values()].map(({ metadata }) => {
+    const pod = podOf.get(metadata.name)
+    const node = nodeOf.get(pod?.spec?.nodeName ?? '')
+    const seen = { api, object: objectOf.get(metadata.name), pod, node, nodesKnown: nodes !== null }
+    return {
+      name: metadata.name,
+      sandboxId: metadata.labels?.[LABEL.sandbox] ?? '',
+      agentId: metadata.labels?.[LABEL.agent] ?? '',
+      alive: verdictOf(seen, { unschedulableMs: 0 }).is !== 'failed',
+      createdAt: new Date(metadata.creationTimestamp ?? 0),
+      sessionId: metadata.labels?.[LABEL.session] ?? null,
+    }
+  })
+}

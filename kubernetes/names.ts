@@ -1,0 +1,34 @@
+/** Labels and annotations. Values are ids and states, never what a user has written. */
+export const LABEL = {
+  managedBy: 'app.kubernetes.io/managed-by',
+  /** Which installation of LAP an object belongs to: two may share a namespace. */
+  instance: 'lap/instance',
+  sandbox: 'lap/sandbox',
+  agent: 'lap/agent',
+  template: 'lap/template',
+  purpose: 'lap/purpose',
+  /** `starting`, `ready`, `claimed`. */
+  state: 'lap/state',
+  session: 'lap/session',
+} as const
+
+export const MANAGED_BY = 'lap'
+
+export const ANNOTATION = {
+  /** The pod that became ready: another one under the same name is another sandbox. */
+  podUid: 'lap/pod-uid',
+  safeToEvict: 'cluster-autoscaler.kubernetes.io/safe-to-evict',
+} as const
+
+export const HARNESS_CONTAINER = 'harness'
+export const VAULT_CONTAINER = 'vault'
+/** Port of the supervisor inside the pod. */
+export const SUPERVISOR_PORT = 8080
+
+export const selectorOf = (instance: string): string => `${LABEL.managedBy}=${MANAGED_BY},${LABEL.instance}=${instance}`
+
+/** Selects the one pod of a sandbox. */
+export const podSelector = (instance: string, sandboxId: string): Record<string, string> => ({
+  [LABEL.instance]: instance,
+  [LABEL.sandbox]: sandboxId,
+})

@@ -1,0 +1,328 @@
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import http from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { text } from 'node:stream/consumers'
+import { afterEach, beforeEach, expect, test } from '@jest/globals'
+import { Agent } from 'undici'
+import type { Health } from '../domain/supervisor-protocol.ts'
+import type { SandboxSpec } from '../sandbox/driver.ts'
+import { createKubeClient } from './client.ts'
+import type { Cluster } from './cluster.ts'
+import type { Informer } from './informer.ts'
+import { watchLost } from './lost.ts'
+import type { KubeObject, Node, Pod, Service } from './objects.ts'
+import { awaitReady } from './ready.ts'
+import { createStore } from './store.ts'
+
+const spec: SandboxSpec = {
+  sandboxId: '1',
+  name: 'lap-1',
+  agentId: 'agent-1',
+  templateHash: 'hash',
+  purpose: 'session',
+  harnessId: 'opencode',
+  image: 'image',
+  repoUrl: 'https://example.com/repo',
+  branch: 'main',
+  setupCommand: null,
+  env: { SOME: 'value' },
+  token: 'the token',
+}
+
+const informerOf = <T extends KubeObject>(store: ReturnType<typeof createStore<T>>): Informer<T> => ({
+  get: (name) => store.objects.get(name),
+  all: () => [...store.objects.values()],
+  onChange: (listener) => {
+    store.listeners.add(listener)
+    return () => store.listeners.delete(listener)
+  },
+  synced: async () => undefined,
+  silentMs: () => 0,
+})
+
+const object = (version: string, annotations = {}): KubeObject => ({
+  metadata: { name: spec.name, uid: 'object-uid', resourceVersion: version, annotations },
+})
+const pod = (version: string, status: Pod['status']): Pod => ({
+  metadata: { name: spec.name, uid: 'pod-uid', resourceVersion: version },
+  spec: { nodeName: 'node-1' },
+  status: { phase: 'Running', podIP: '127.0.0.1', hostIP: '127.0.0.1', ...status },
+})
+const runs: Pod['status'] = { containerStatuses: [{ name: 'harness', state: { running: {} } }] }
+
+const health = (state: Health['state'], more: Partial<Health> = {}): Health => ({
+  state,
+  phase: null,
+  sandbox_id: '1',
+  template_hash: 'hash',
+  epoch: null,
+  harness: { id: 'opencode', running: false, pid: null, restarts: 0 },
+  running_turn: null,
+  journal_seq: 0,
+  failure: null,
+  ...more,
+})
+
+type Answer = (response: http.ServerResponse, body: Record<string, unknown>) => void
+let objects: ReturnType<typeof createStore<KubeObject>>
+let pods: ReturnType<typeof createStore<Pod>>
+let cluster: Cluster
+let supervisor: http.Server
+let port: number
+let answers: Answer[]
+let asked: Record<string, unknown>[]
+let agent: Agent
+
+/** Says the lines one after the other, then ends. */
+const says =
+  (...lines: Health[]): Answer =>
+  (response) =>
+    void response.writeHead(200).end(lines.map((line) => `${JSON.stringify(line)}\n`).join(''))
+
+beforeEach(async () => {
+  objects = createStore<KubeObject>()
+  pods = createStore<Pod>()
+  answers = []
+  asked = []
+  agent = new Agent()
+  supervisor = http.createServer((request, response) => {
+    void text(request).then((body) => {
+      const known = createHash('sha256').update(`Bearer ${spec.token}`).digest('hex')
+      const shown = createHash('sha256')
+        .update(request.headers.authorization ?? '')
+        .digest('hex')
+      if (request.url !== '/configure' || shown !== known) return void response.writeHead(401).end()
+      asked.push(JSON.parse(body) as Record<string, unknown>)
+      return (answers.shift() ?? says(health('booted')))(response, asked.at(-1)!)
+    })
+  })
+  supervisor.listen(0, '127.0.0.1')
+  await once(supervisor, 'listening')
+  port = (supervisor.address() as AddressInfo).port
+  const server = 'http://127.0.0.1:9'
+  cluster = {
+    client: createKubeClient({ server, namespace: null, current: async () => ({ headers: {}, tls: {} }) }),
+    settings: { api: 'sandbox', namespace: 'default', instance: 'lap' } as Cluster['settings'],
+    access: { by: 'pod-ip' },
+    objects: informerOf(objects),
+    pods: informerOf(pods),
+    services: null as Informer<Service> | null,
+    nodes: null as Informer<Node> | null,
+    seen: (name) => ({
+      api: 'sandbox',
+      object: objects.objects.get(name),
+      pod: pods.objects.get(name),
+      node: undefined,
+      nodesKnown: false,
+    }),
+    onChange: (listener) => {
+      const of = ({ object }: { object: KubeObject }): void => listener(object.metadata.name)
+      objects.listeners.add(of)
+      pods.listeners.add(of)
+      return () => {
+        objects.listeners.delete(of)
+        pods.listeners.delete(of)
+      }
+    },
+    synced: async () => undefined,
+  }
+})
+
+afterEach(async () => {
+  await agent.destroy()
+  supervisor.closeAllConnections()
+  supervisor.close()
+})
+
+const wait = (
+  options: { deadlineMs?: number; purpose?: SandboxSpec['purpose']; signal?: AbortSignal; alive?: boolean } = {},
+) => {
+  const phases: string[] = []
+  const inspect = async () => ({ exists: true, alive: options.alive ?? false })
+  const context = { cluster, agent, unschedulableMs: 50, inspect }
+  const done = awaitReady(context, { ...spec, purpose: options.purpose ?? 'session' }, port, {
+    deadlineMs: options.deadlineMs ?? 5_000,
+    signal: options.signal ?? new AbortController().signal,
+    onProgress: (phase) => phases.push(phase),
+  })
+  done.catch(() => undefined)
+  return { done, phases }
+}
+
+test('a sandbox is told what it is when it runs, and is ready when it says so', async () => {
+  answers.push(says(health('booting', { phase: 'cloning_repo' }), health('booted')))
+  const { done, phases } = wait()
+  objects.set(object('1'))
+  pods.set(pod('2', { phase: 'Pending' }))
+  pods.set(pod('3', runs))
+  await expect(done).resolves.toEqual({ endpoint: `http://127.0.0.1:${port}`, podUid: 'pod-uid' })
+  expect(phases.slice(0, 2)).toEqual(['pod_pending', 'pod_running'])
+  expect(asked).toEqual([
+    {
+      sandbox_id: '1',
+      template_hash: 'hash',
+      purpose: 'session',
+      harness: { id: 'opencode' },
+      repo_url: 'https://example.com/repo',
+      branch: 'main',
+      setup_command: null,
+      env: { SOME: 'value' },
+    },
+  ])
+})
+
+test('one for the pool is not ready before it is warm', async () => {
+  let response: http.ServerResponse | undefined
+  answers.push((one) => {
+    response = one
+    one.writeHead(200).write(`${JSON.stringify(health('booted'))}\n`)
+  })
+  objects.set(object('1'))
+  pods.set(pod('2', runs))
+  const { done } = wait({ purpose: 'pool' })
+  const early = await Promise.race([done, new Promise((resolve) => setTimeout(resolve, 150, 'waiting'))])
+  expect(early).toBe('waiting')
+  response?.write(`${JSON.stringify(health('warm'))}\n`)
+  await expect(done).resolves.toMatchObject({ podUid: 'pod-uid' })
+})
+
+test('a conversation that breaks is begun anew with the same words', async () => {
+  answers.push(
+    (response) => void response.destroy(),
+    (response) => void response.writeHead(503).end(),
+    says(health('booted')),
+  )
+  objects.set(object('1'))
+  pods.set(pod('2', runs))
+  await wait().done
+  expect(asked.length).toBe(3)
+  expect(asked[2]).toEqual(asked[0])
+})
+
+test('what a supervisor says of its failure is the failure', async () => {
+  answers.push(says(health('failed', { failure: { code: 'clone_failed', message: 'no such repository' } })))
+  objects.set(object('1'))
+  pods.set(pod('2', runs))
+  await expect(wait().done).rejects.toMatchObject({
+    name: 'SandboxFailedError',
+    failure: { code: 'clone_failed', message: 'no such repository', evidence: { exists: true, alive: false } },
+  })
+})
+
+test.each<[string, () => void, string]>([
+  [
+    'its container ends',
+    () => pods.set(pod('9', { containerStatuses: [{ name: 'harness', state: { terminated: { exitCode: 3 } } }] })),
+    'harness_exited',
+  ],
+  ['its object is deleted', () => objects.drop(object('9')), 'sandbox_lost'],
+  [
+    'no node has room for longer than it may',
+    () =>
+      pods.set(
+        pod('9', {
+          phase: 'Pending',
+          conditions: [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable' }],
+        }),
+      ),
+    'unschedulable',
+  ],
+])('it fails at once when %s', async (_what, change, code) => {
+  objects.set(object('1'))
+  pods.set(pod('2', { phase: 'Pending' }))
+  const { done } = wait()
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  change()
+  const startedAt = performance.now()
+  await expect(done).rejects.toMatchObject({ failure: { code } })
+  expect(performance.now() - startedAt).toBeLessThan(1_000)
+})
+
+test('no room that is found in time is no failure', async () => {
+  objects.set(object('1'))
+  const conditions = [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable' }]
+  pods.set(pod('2', { phase: 'Pending', conditions }))
+  const { done } = wait()
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  pods.set(pod('3', runs))
+  await expect(done).resolves.toMatchObject({ podUid: 'pod-uid' })
+})
+
+test('after the deadline it says where it stands', async () => {
+  answers.push((response) => void response.writeHead(503).end('not yet'))
+  supervisor.on('request', () => answers.push((response) => void response.writeHead(503).end('not yet')))
+  objects.set(object('1'))
+  pods.set(pod('2', runs))
+  const failure = {
+    code: 'start_timeout',
+    message: expect.stringContaining('cannot be reached: the supervisor answered 503'),
+  }
+  await expect(wait({ deadlineMs: 300 }).done).rejects.toMatchObject({ failure })
+})
+
+test('whoever does not want it any more is let go', async () => {
+  const stop = new AbortController()
+  objects.set(object('1'))
+  const { done } = wait({ signal: stop.signal })
+  stop.abort(new Error('cancelled'))
+  await expect(done).rejects.toThrow('cancelled')
+})
+
+const settle = (): Promise<unknown> => new Promise((resolve) => setTimeout(resolve, 10))
+
+const watching = async (confirm: () => Promise<boolean> = async () => true): Promise<string[]> => {
+  const lost: string[] = []
+  watchLost(cluster, { onLost: (name) => lost.push(name), confirm, signal: new AbortController().signal })
+  await settle()
+  return lost
+}
+
+test('a sandbox that ran is told lost once, one that never ran is not', async () => {
+  const lost = await watching()
+  objects.set(object('1'))
+  pods.set(pod('2', { phase: 'Pending' }))
+  pods.set(pod('3', { phase: 'Failed', reason: 'OutOfcpu' }))
+  await settle()
+  expect(lost).toEqual([])
+  pods.set(pod('4', runs))
+  pods.set(pod('5', { phase: 'Failed', reason: 'Evicted' }))
+  await settle()
+  pods.drop(pod('5', {}))
+  objects.drop(object('6'))
+  await settle()
+  expect(lost).toEqual([spec.name])
+})
+
+test('a pod that is deleted under its Sandbox is lost, though the controller makes another', async () => {
+  const lost = await watching()
+  objects.set(object('1', { 'lap/pod-uid': 'pod-uid' }))
+  pods.set(pod('2', runs))
+  pods.drop(pod('3', {}))
+  pods.set({ ...pod('4', runs), metadata: { name: spec.name, uid: 'another', resourceVersion: '4' } })
+  await settle()
+  expect(lost).toEqual([spec.name])
+})
+
+test('what the API server does not confirm, or not answer, is not lost yet', async () => {
+  const answers = [async () => false, async () => Promise.reject(new Error('away')), async () => true]
+  const lost = await watching(() => answers.shift()!())
+  objects.set(object('1', { 'lap/pod-uid': 'pod-uid' }))
+  pods.set(pod('2', runs))
+  for (const version of ['3', '4']) {
+    pods.set(pod(version, { phase: 'Failed', reason: 'Evicted' }))
+    await settle()
+    expect(lost).toEqual([])
+  }
+  pods.set(pod('5', { phase: 'Failed', reason: 'Evicted' }))
+  await settle()
+  expect(lost).toEqual([spec.name])
+})
+
+test('a start does not fail by a copy that is behind', async () => {
+  objects.set(object('1', { 'lap/pod-uid': 'pod-uid' }))
+  const { done } = wait({ alive: true })
+  await settle()
+  pods.set(pod('2', runs))
+  await expect(done).resolves.toMatchObject({ podUid: 'pod-uid' })
+})

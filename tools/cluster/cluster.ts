@@ -1,0 +1,75 @@
+/**
+ * A real Kubernetes on a machine that has Go, without containers: `node tools/cluster/cluster.ts build|up|down|status`.
+ *
+ *     build [--node | name…]        etcd, the control plane, kubectl and KWOK; --node: also kubelet, kube-proxy and CNI plugins
+ *     up [--nodes 10] [--realistic] starts it on the loopback; --realistic: pods take 8–12 s to start
+ *     down                          ends exactly what `up` started
+ *     status                        what runs
+ *
+ * State is in `LAP_CLUSTER_DIR` (.lap-cluster), binaries are in `LAP_CACHE` (~/.cache/lap).
+ */
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { step } from '../dev/progress.ts'
+import { binariesDir, buildBinaries, CONTROL_PLANE, NODE } from './binaries.ts'
+import { endCluster, runningIn, startOwnCluster } from './control-plane.ts'
+import { FAST, REALISTIC } from './stages.ts'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const dir = path.resolve(process.env['LAP_CLUSTER_DIR'] || path.join(root, '.lap-cluster'))
+const say = (text: string): void => console.log(`  ${text}`)
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { nodes: { type: 'string', default: '10' }, realistic: { type: 'boolean' }, node: { type: 'boolean' } },
+})
+const [command, ...names] = positionals
+
+const build = (): Promise<void> =>
+  step('binaries', () => {
+    const wanted = values.node === true ? [...CONTROL_PLANE, ...NODE] : CONTROL_PLANE
+    return buildBinaries(names.length > 0 ? names : wanted, say)
+  })
+
+const up = async (): Promise<void> => {
+  const nodes = Number(values.nodes)
+  if (!Number.isInteger(nodes) || nodes < 0) throw new Error(`--nodes ${values.nodes} is not a number of nodes`)
+  await build()
+  await step('cluster', async () => {
+    const { kubeconfig } = await startOwnCluster({
+      dir,
+      nodes,
+      times: values.realistic === true ? REALISTIC : FAST,
+      say,
+    })
+    return `${nodes} fake nodes; export KUBECONFIG=${kubeconfig.tester}`
+  })
+}
+
+const down = async (): Promise<void> => {
+  const ended = await endCluster(dir)
+  say(ended.length === 0 ? 'Nothing runs' : `Ended ${ended.join(', ')}`)
+}
+
+const status = async (): Promise<void> => {
+  const running = await runningIn(dir)
+  for (const { name, pid } of running) say(`${name.padEnd(20)} process ${pid}`)
+  if (running.length === 0) say('Nothing runs')
+  else say(`${'kubectl'.padEnd(20)} ${await binariesDir()}/kubectl --kubeconfig ${dir}/admin.kubeconfig`)
+}
+
+const commands: Record<string, () => Promise<void>> = { build, up, down, status }
+const run = commands[command ?? '']
+if (run === undefined) {
+  console.error('node tools/cluster/cluster.ts build|up|down|status')
+  process.exitCode = 2
+} else
+  try {
+    await run()
+    // Connections to the cluster that stays would keep this process.
+    process.exit()
+  } catch (error) {
+    console.error(Error.isError(error) ? error.message : error)
+    process.exit(1)
+  }

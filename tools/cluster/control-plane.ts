@@ -1,0 +1,258 @@
+import { existsSync, renameSync, writeFileSync } from 'node:fs'
+import { mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { freePort } from '../dev/ports.ts'
+import { endProcess, isRunning, type ProcessRecord, startProcess } from '../dev/process.ts'
+import { buildBinaries, CONTROL_PLANE } from './binaries.ts'
+import { API_SERVICE_ADDRESS, type ComponentName, componentsOf, fakeNode, type Ports } from './components.ts'
+import { kubeconfigOf, TESTERS_GROUP, type User, writeCredentials } from './credentials.ts'
+import { connectKube, type Kube, kubeconfigText } from './kube.ts'
+import { FAST, stagesFile, type StageTimes } from './stages.ts'
+
+const READY_TIMEOUT_MS = 60_000
+const READY_POLL_MS = 50
+const STOP_TIMEOUT_MS = 10_000
+
+export type ClusterOptions = {
+  /** Its state: keys, logs, etcd. Emptied at the start. */
+  dir: string
+  /** How many fake nodes. */
+  nodes: number
+  times?: StageTimes
+  say?: (text: string) => void
+  /** Told of each process as soon as it exists, so that somebody can end it when this process is gone. */
+  onSpawn?: (record: ProcessRecord) => void
+}
+
+/** A cluster that is here: started by us, or the one of KUBECONFIG. */
+export type Cluster = AsyncDisposable & {
+  kubeconfig: Record<'admin' | 'tester' | 'controller', string>
+  /** What only a cluster of ours can be put through. */
+  own: OwnCluster | null
+  stop(): Promise<void>
+}
+
+export type OwnCluster = {
+  dir: string
+  apiPort: number
+  /** A kubeconfig by way of another port of the loopback, such as a proxy's. @returns its file */
+  kubeconfigVia(user: 'admin' | 'tester' | 'controller', port: number): Promise<string>
+  /** At once, as when its machine is lost. */
+  killApiServer(): Promise<void>
+  /** Resolves when it is ready. */
+  restartApiServer(): Promise<void>
+  /** Every fake node stops renewing its lease. */
+  killNodes(): Promise<void>
+  restartNodes(): Promise<void>
+}
+
+type NamedRecord = ProcessRecord & { name: string }
+
+const recordsFile = (dir: string): string => path.join(dir, 'processes.json')
+
+/** On disk before anything else happens, so that no process is left unrecorded however this one ends. */
+const writeRecords = (dir: string, records: NamedRecord[]): void => {
+  writeFileSync(`${recordsFile(dir)}.new`, `${JSON.stringify(records, null, 2)}\n`, { mode: 0o600 })
+  renameSync(`${recordsFile(dir)}.new`, recordsFile(dir))
+}
+
+/** The processes of the cluster in this folder that run now. */
+export const runningIn = async (dir: string): Promise<NamedRecord[]> => {
+  const text = await readFile(recordsFile(dir), 'utf8').catch(() => '[]')
+  return (JSON.parse(text) as NamedRecord[]).filter(isRunning)
+}
+
+const endProcessesIn = async (dir: string): Promise<string[]> => {
+  const running = await runningIn(dir)
+  for (const record of running.toReversed()) await endProcess(record, 'SIGTERM', STOP_TIMEOUT_MS)
+  return running.map(({ name }) => name)
+}
+
+/** Ends exactly the processes recorded in the folder, the last started first, and removes the folder if a cluster was in it. @returns their names */
+export const endCluster = async (dir: string): Promise<string[]> => {
+  const names = await endProcessesIn(dir)
+  if (existsSync(recordsFile(dir))) await rm(dir, { recursive: true })
+  return names
+}
+
+/** Only a folder of a cluster is emptied, never one that was named by mistake. */
+const prepareDir = async (dir: string): Promise<void> => {
+  await endCluster(dir)
+  await mkdir(dir, { recursive: true, mode: 0o700 })
+  if ((await readdir(dir)).length > 0) throw new Error(`${dir} holds something else than a cluster`)
+  writeRecords(dir, [])
+  await mkdir(path.join(dir, 'logs'))
+}
+
+const choosePorts = async (): Promise<Ports> => {
+  const chosen = new Set<number>()
+  const choose = async (): Promise<number> => {
+    for (;;) {
+      const port = await freePort()
+      if (chosen.has(port)) continue
+      chosen.add(port)
+      return port
+    }
+  }
+  return {
+    etcd: await choose(),
+    etcdPeer: await choose(),
+    apiServer: await choose(),
+    controllerManager: await choose(),
+    scheduler: await choose(),
+    kwok: await choose(),
+  }
+}
+
+/**
+ * Asks until it is so; an error is a no.
+ * @param assertPossible throws when it cannot become so any more
+ * @throws Error that says what was waited for, and the last reason
+ */
+const until = async (
+  what: string,
+  isSo: () => Promise<boolean>,
+  assertPossible: () => void = () => {},
+): Promise<void> => {
+  const deadline = Date.now() + READY_TIMEOUT_MS
+  let reason: unknown
+  for (;;) {
+    assertPossible()
+    try {
+      if (await isSo()) return
+    } catch (error) {
+      reason = error
+    }
+    if (Date.now() > deadline) throw new Error(`${what}: not within ${READY_TIMEOUT_MS / 1_000} s`, { cause: reason })
+    await sleep(READY_POLL_MS)
+  }
+}
+
+type Components = {
+  start(name: ComponentName): Promise<void>
+  kill(name: ComponentName): Promise<void>
+  assertRuns(...names: ComponentName[]): void
+}
+
+const manageComponents = (options: ClusterOptions, binaries: string, ports: Ports): Components => {
+  const { dir } = options
+  const components = componentsOf(dir, ports, path.join(dir, 'stages.yaml'))
+  const records = new Map<ComponentName, ProcessRecord>()
+  const write = (): void =>
+    writeRecords(
+      dir,
+      [...records].map(([name, record]) => ({ name, ...record })),
+    )
+  return {
+    start: async (name) => {
+      const { binary, args } = components[name]
+      const log = await open(path.join(dir, 'logs', `${binary}.log`), 'a')
+      await startProcess(path.join(binaries, binary), args, {
+        cwd: dir,
+        detached: true,
+        stdio: ['ignore', log.fd, log.fd],
+        onSpawn: (record) => {
+          records.set(name, record)
+          write()
+          options.onSpawn?.(record)
+        },
+      }).then(({ child }) => child.unref())
+      await log.close()
+    },
+    kill: async (name) => {
+      const record = records.get(name)
+      if (record !== undefined) await endProcess(record, 'SIGKILL', STOP_TIMEOUT_MS)
+    },
+    assertRuns: (...names) => {
+      for (const name of names) {
+        const record = records.get(name)
+        if (record === undefined || !isRunning(record))
+          throw new Error(`${components[name].binary} has ended; see ${dir}/logs/${components[name].binary}.log`)
+      }
+    },
+  }
+}
+
+type Condition = { type: string; status: string }
+type NodeList = { items: { status: { conditions?: Condition[] } }[] }
+
+const areNodesReady = async (kube: Kube, count: number): Promise<boolean> => {
+  const { items } = await kube.get<NodeList>('/api/v1/nodes')
+  const isReady = ({ type, status }: Condition): boolean => type === 'Ready' && status === 'True'
+  return items.filter((node) => node.status.conditions?.some(isReady)).length >= count
+}
+
+const prepare = async (kube: Kube, nodes: number): Promise<void> => {
+  const binding = {
+    apiVersion: 'rbac.authorization.k8s.io/v1',
+    kind: 'ClusterRoleBinding',
+    metadata: { name: TESTERS_GROUP },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'cluster-admin' },
+    subjects: [{ apiGroup: 'rbac.authorization.k8s.io', kind: 'Group', name: TESTERS_GROUP }],
+  }
+  await kube.create('/apis/rbac.authorization.k8s.io/v1/clusterrolebindings', binding)
+  await Promise.all(Array.from({ length: nodes }, (_, index) => kube.create('/api/v1/nodes', fakeNode(index))))
+  await until('Every fake node is ready', () => areNodesReady(kube, nodes))
+  // Made by the controller manager; without it no pod is admitted.
+  await until('There is a default service account', async () => {
+    await kube.get('/api/v1/namespaces/default/serviceaccounts/default')
+    return true
+  })
+}
+
+/** Starts a control plane with fake nodes on the loopback, on ports of its own. Builds it first where it is not built yet. */
+export const startOwnCluster = async (options: ClusterOptions): Promise<Cluster> => {
+  const { dir, nodes, times = FAST, say = () => {} } = options
+  const binaries = await buildBinaries(CONTROL_PLANE, say)
+  await prepareDir(dir)
+  const ports = await choosePorts()
+  const server = `https://127.0.0.1:${ports.apiServer}`
+  const { ca, tokens } = await writeCredentials(dir, server, [API_SERVICE_ADDRESS])
+  await writeFile(path.join(dir, 'stages.yaml'), stagesFile(times))
+  const components = manageComponents(options, binaries, ports)
+  const kube = connectKube({ server, ca, token: tokens.admin })
+  const apiReady = (): Promise<void> =>
+    until(
+      'The API server is ready',
+      async () => (await kube.text('/readyz')) === 'ok',
+      () => components.assertRuns('etcd', 'apiServer'),
+    )
+  const stop = async (): Promise<void> => {
+    await kube[Symbol.asyncDispose]()
+    await endCluster(dir)
+  }
+  try {
+    await components.start('etcd')
+    await components.start('apiServer')
+    await apiReady()
+    for (const name of ['controllerManager', 'scheduler', 'kwok'] as const) await components.start(name)
+    await prepare(kube, nodes)
+    components.assertRuns('controllerManager', 'scheduler', 'kwok')
+  } catch (error) {
+    await kube[Symbol.asyncDispose]()
+    // The logs stay, to be read.
+    await endProcessesIn(dir)
+    throw error
+  }
+  const own: OwnCluster = {
+    dir,
+    apiPort: ports.apiServer,
+    kubeconfigVia: async (user, port) => {
+      const file = path.join(dir, `${user}-via-${port}.kubeconfig`)
+      const text = kubeconfigText({ server: `https://127.0.0.1:${port}`, ca, token: tokens[user] })
+      await writeFile(file, text, { mode: 0o600 })
+      return file
+    },
+    killApiServer: () => components.kill('apiServer'),
+    restartApiServer: async () => {
+      await components.start('apiServer')
+      await apiReady()
+    },
+    killNodes: () => components.kill('kwok'),
+    restartNodes: () => components.start('kwok'),
+  }
+  const users = ['admin', 'tester', 'controller'] as const satisfies User[]
+  const kubeconfig = Object.fromEntries(users.map((user) => [user, kubeconfigOf(dir, user)])) as Cluster['kubeconfig']
+  return { kubeconfig, own, stop, [Symbol.asyncDispose]: stop }
+}

@@ -1,0 +1,215 @@
+/**
+ * What happens on the fake nodes: stages of KWOK, each of which patches an object that matches it, after a delay. Statuses come as a kubelet writes them: a pod is
+ * first Pending with containers being created, and Running when they have started.
+ *
+ * An image decides how its container fares, because the image is what a test may choose by the front door:
+ *
+ *     …/image-missing…   cannot be pulled
+ *     …/crashes…         ends with 1 as soon as it has started
+ *     …/out-of-memory…   is killed for its memory
+ *     …/never-ready…     runs, and its probe never succeeds
+ */
+export type StageTimes = {
+  /** From the binding to a node until the containers run, uniform between the two. */
+  startMs: [number, number]
+  /** From the deletion until the pod is gone. */
+  stopMs: [number, number]
+}
+
+export const FAST: StageTimes = { startMs: [0, 0], stopMs: [0, 0] }
+/** A node that has the image, and a harness that boots. */
+export const REALISTIC: StageTimes = { startMs: [8_000, 12_000], stopMs: [1_000, 2_000] }
+
+type Match = { key: string; operator: 'Exists' | 'DoesNotExist' | 'In' | 'NotIn'; values?: string[] }
+type Next = { statusTemplate?: string; finalizers?: { empty: true }; delete?: true; event?: object }
+type Rule = { name: string; kind: 'Node' | 'Pod'; match: Match[]; delayMs?: [number, number]; next: Next }
+
+const stage = ({ name, kind, match, delayMs: [least, most] = [0, 0], next }: Rule): object => ({
+  apiVersion: 'kwok.x-k8s.io/v1alpha1',
+  kind: 'Stage',
+  metadata: { name },
+  spec: {
+    resourceRef: { apiGroup: 'v1', kind },
+    selector: { matchExpressions: match },
+    // The second is not added to the first: it is the upper bound of a uniform choice.
+    delay: { durationMilliseconds: least, jitterDurationMilliseconds: most },
+    next,
+  },
+})
+
+/** Statuses are templates of Go whose result is read as YAML; conditions and containers are merged by type and name. */
+const conditions = (values: Record<string, [status: string, reason: string]>): string =>
+  [
+    'conditions:',
+    ...Object.entries(values).map(
+      ([type, [status, reason]]) =>
+        `- {type: ${type}, status: "${status}", reason: "${reason}", lastTransitionTime: {{ Now | Quote }}}`,
+    ),
+  ].join('\n')
+
+const NODE_UP = `
+${conditions({
+  Ready: ['True', 'KubeletReady'],
+  MemoryPressure: ['False', 'KubeletHasSufficientMemory'],
+  DiskPressure: ['False', 'KubeletHasNoDiskPressure'],
+  PIDPressure: ['False', 'KubeletHasSufficientPID'],
+})}
+addresses:
+- {type: InternalIP, address: {{ NodeIP | Quote }}}
+- {type: Hostname, address: {{ .metadata.name | Quote }}}
+nodeInfo:
+  architecture: amd64
+  operatingSystem: linux
+  bootID: ""
+  containerRuntimeVersion: fake://1
+  kernelVersion: fake
+  kubeProxyVersion: fake
+  kubeletVersion: fake
+  machineID: ""
+  osImage: fake
+  systemUUID: ""
+phase: Running
+`
+
+const NOT_READY: [string, string] = ['False', 'ContainersNotReady']
+
+const eachContainer = (status: string): string => `containerStatuses:
+{{ range .spec.containers }}
+- name: {{ .name | Quote }}
+  image: {{ .image | Quote }}
+  imageID: ""
+  restartCount: 0
+${status}
+{{ end }}`
+
+const CREATING = `
+phase: Pending
+startTime: {{ Now | Quote }}
+hostIP: {{ NodeIPWith .spec.nodeName | Quote }}
+hostIPs:
+- ip: {{ NodeIPWith .spec.nodeName | Quote }}
+${conditions({ Initialized: ['True', ''], Ready: NOT_READY, ContainersReady: NOT_READY })}
+${eachContainer(`  ready: false
+  started: false
+  state: {waiting: {reason: ContainerCreating}}`)}
+`
+
+/** Set once: the address is what a pod of a kubelet has from its first start to its end. */
+const POD_IP = `{{ $ip := PodIPWith .spec.nodeName ( or .spec.hostNetwork false ) ( or .metadata.uid "" ) ( or .metadata.name "" ) ( or .metadata.namespace "" ) }}
+podIP: {{ $ip | Quote }}
+podIPs:
+- ip: {{ $ip | Quote }}
+`
+
+const RUNNING = `
+phase: Running
+${POD_IP}
+${conditions({ Ready: ['True', ''], ContainersReady: ['True', ''] })}
+${eachContainer(`  ready: true
+  started: true
+  state: {waiting: null, running: {startedAt: {{ Now | Quote }}}}`)}
+`
+
+const RUNNING_UNREADY = `
+phase: Running
+${POD_IP}
+${conditions({ Ready: NOT_READY, ContainersReady: NOT_READY })}
+${eachContainer(`  ready: {{ not (contains "/never-ready" .image) }}
+  started: true
+  state: {waiting: null, running: {startedAt: {{ Now | Quote }}}}`)}
+`
+
+const PULL_FAILED = `
+phase: Pending
+${eachContainer(`  ready: false
+  started: false
+{{ if contains "/image-missing" .image }}
+  state: {waiting: {reason: ImagePullBackOff, message: {{ printf "Back-off pulling image %q" .image | Quote }}}}
+{{ else }}
+  state: {waiting: {reason: ContainerCreating}}
+{{ end }}`)}
+`
+
+/** The container of this image ends and is not started again; the others run on, and with them the pod, as under restart policy Never. */
+const containerEnds = (image: string, exitCode: number, reason: string): string => `
+phase: {{ if eq (len .spec.containers) 1 }}Failed{{ else }}Running{{ end }}
+${POD_IP}
+${conditions({ Ready: NOT_READY, ContainersReady: NOT_READY })}
+${eachContainer(`{{ if contains "/${image}" .image }}
+  ready: false
+  started: false
+  state: {waiting: null, running: null, terminated: {exitCode: ${exitCode}, reason: ${reason}, startedAt: {{ Now | Quote }}, finishedAt: {{ Now | Quote }}}}
+{{ else }}
+  ready: true
+  started: true
+  state: {waiting: null, running: {startedAt: {{ Now | Quote }}}}
+{{ end }}`)}
+`
+
+const TROUBLES = ['image-missing', 'crashes', 'out-of-memory', 'never-ready']
+
+const hasImage = (part: string): Match => ({
+  key: `.spec.containers[] | select(.image | test("/(${part})")) | .name`,
+  operator: 'Exists',
+})
+const hasNoTrouble: Match = { ...hasImage(TROUBLES.join('|')), operator: 'DoesNotExist' }
+
+const isKept: Match = { key: '.metadata.deletionTimestamp', operator: 'DoesNotExist' }
+const hasNotStarted: Match = { key: '.status.startTime', operator: 'DoesNotExist' }
+const isCreating: Match = {
+  key: '.status.containerStatuses[] | select(.state.waiting.reason == "ContainerCreating") | .name',
+  operator: 'Exists',
+}
+const isPulling: Match = {
+  key: '.status.containerStatuses[] | select(.state.waiting.reason == "ImagePullBackOff") | .name',
+  operator: 'DoesNotExist',
+}
+
+const stagesOf = ({ startMs, stopMs }: StageTimes): object[] => {
+  const starts = (name: string, match: Match[], next: Next): object =>
+    stage({ name, kind: 'Pod', match: [isKept, isCreating, ...match], delayMs: startMs, next })
+  const pullFailed = { type: 'Warning', reason: 'Failed', message: 'Failed to pull image: not found' }
+  return [
+    stage({
+      name: 'node-up',
+      kind: 'Node',
+      match: [
+        {
+          key: '.status.conditions.[] | select( .type == "Ready" ) | .status',
+          operator: 'NotIn',
+          values: ['True'],
+        },
+      ],
+      next: { statusTemplate: NODE_UP },
+    }),
+    stage({
+      name: 'pod-creating',
+      kind: 'Pod',
+      match: [isKept, hasNotStarted],
+      next: { statusTemplate: CREATING },
+    }),
+    starts('pod-running', [hasNoTrouble], { statusTemplate: RUNNING }),
+    starts('pod-image-missing', [hasImage('image-missing'), isPulling], {
+      event: pullFailed,
+      statusTemplate: PULL_FAILED,
+    }),
+    starts('pod-crashes', [hasImage('crashes')], { statusTemplate: containerEnds('crashes', 1, 'Error') }),
+    starts('pod-out-of-memory', [hasImage('out-of-memory')], {
+      statusTemplate: containerEnds('out-of-memory', 137, 'OOMKilled'),
+    }),
+    starts('pod-never-ready', [hasImage('never-ready')], { statusTemplate: RUNNING_UNREADY }),
+    stage({
+      name: 'pod-delete',
+      kind: 'Pod',
+      match: [{ key: '.metadata.deletionTimestamp', operator: 'Exists' }],
+      delayMs: stopMs,
+      next: { finalizers: { empty: true }, delete: true },
+    }),
+  ]
+}
+
+/** A configuration file of KWOK: documents of YAML, of which JSON is a part. */
+export const stagesFile = (times: StageTimes): string =>
+  stagesOf(times)
+    .map((document) => JSON.stringify(document))
+    .join('\n---\n')
