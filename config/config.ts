@@ -60,6 +60,8 @@ export type KubernetesConfig = {
   access: 'nodeport' | 'pod-ip' | null
   /** Where node ports are reached; null: at the address of the sandbox' node. */
   nodeHost: string | null
+  /** Of the supervisor inside the pod. */
+  supervisorPort: number
   unschedulableMs: number
   imagePullPolicy: 'Never' | 'IfNotPresent' | 'Always'
   imagePullSecrets: string[]
@@ -201,6 +203,7 @@ const kubernetesOf = (env: Env): KubernetesConfig => ({
   api: env.K8S_SANDBOX_API,
   access: env.K8S_ACCESS ?? null,
   nodeHost: env.K8S_NODE_HOST ?? null,
+  supervisorPort: env.K8S_SUPERVISOR_PORT,
   unschedulableMs: env.K8S_UNSCHEDULABLE_GRACE_SECONDS * 1_000,
   imagePullPolicy: env.K8S_IMAGE_PULL_POLICY,
   imagePullSecrets: env.K8S_IMAGE_PULL_SECRETS ?? [],

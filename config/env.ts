@@ -28,6 +28,12 @@ const port = text
   })
   .transform(Number)
 
+const unprivilegedPort = text
+  .refine((value) => /^\d{4,5}$/.test(value) && Number(value) >= 1_024 && Number(value) <= 65_535, {
+    error: 'must be a port number from 1024 to 65535',
+  })
+  .transform(Number)
+
 const oneOf = <const T extends readonly [string, ...string[]]>(values: T) =>
   text.pipe(z.enum(values, { error: `must be one of ${values.join(', ')}` }))
 
@@ -145,6 +151,7 @@ export const envSchema = z.object({
   K8S_INSTANCE: withDefault(dnsLabel, 'lap'),
   K8S_ACCESS: optional(oneOf(['nodeport', 'pod-ip']), 'nodeport'),
   K8S_NODE_HOST: optional(host, 'node.example.com'),
+  K8S_SUPERVISOR_PORT: withDefault(unprivilegedPort, '4090'),
   K8S_UNSCHEDULABLE_GRACE_SECONDS: withDefault(integer(0, 3_600, 'seconds'), '3'),
   K8S_SANDBOX_CPU_REQUEST: withDefault(quantity, '250m'),
   K8S_SANDBOX_CPU_LIMIT: withDefault(quantity, '2'),

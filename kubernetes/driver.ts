@@ -11,7 +11,7 @@ import { inspectSandbox, lossOf, readLogs } from './evidence.ts'
 import { listSandboxes } from './list.ts'
 import { watchLost } from './lost.ts'
 import { markSandbox } from './mark.ts'
-import { claimedPatch, readyPatch, supervisorPortOf } from './manifest.ts'
+import { claimedPatch, readyPatch } from './manifest.ts'
 import type { PodSettings } from './manifest.ts'
 import { pathOf } from './objects.ts'
 import type { Pod } from './objects.ts'
@@ -50,7 +50,7 @@ export const createKubernetesDriver = (options: KubernetesDriverOptions): Kubern
   const start = async (spec: SandboxSpec, wait: Parameters<SandboxDriver['ready']>[1]) => {
     const deadline = AbortSignal.timeout(Math.max(1, Math.ceil(wait.deadlineMs)))
     await cluster.synced(AbortSignal.any([wait.signal, deadline]))
-    return awaitReady({ cluster, agent, unschedulableMs, inspect }, spec, supervisorPortOf(settings), wait)
+    return awaitReady({ cluster, agent, unschedulableMs, inspect }, spec, settings.supervisorPort, wait)
   }
 
   return {

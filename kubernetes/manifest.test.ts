@@ -26,6 +26,7 @@ const settings = (changes: Partial<PodSettings> = {}): PodSettings => ({
   imagePullSecrets: [],
   resources: { requests: { cpu: '250m', memory: '512Mi' }, limits: { memory: '2Gi' } },
   workSize: '10Gi',
+  supervisorPort: 4090,
   priorityClassName: null,
   runtimeClassName: null,
   serviceAccountName: null,
@@ -140,7 +141,7 @@ test.each([
     type: 'NodePort',
     publishNotReadyAddresses: true,
     selector: { 'lap/instance': 'lap', 'lap/sandbox': spec.sandboxId },
-    ports: [{ port: 8_080, targetPort: 8_080 }],
+    ports: [{ port: 4_090, targetPort: 4_090 }],
   })
 })
 

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { SandboxSpec } from '../sandbox/driver.ts'
-import { ANNOTATION, HARNESS_CONTAINER, LABEL, MANAGED_BY, podSelector, SUPERVISOR_PORT } from './names.ts'
+import { ANNOTATION, HARNESS_CONTAINER, LABEL, MANAGED_BY, podSelector } from './names.ts'
 import { SANDBOX_API_VERSION } from './objects.ts'
 import type { OwnerReference, SandboxApi } from './objects.ts'
 
@@ -19,12 +19,9 @@ export type PodSettings = {
   serviceAccountName: string | null
   nodeSelector: Record<string, string>
   tolerations: Toleration[]
-  /** Port of the supervisor inside the pod; 8080 unless somebody else has it there. */
-  supervisorPort?: number
+  /** Port of the supervisor inside the pod, and of its Service. */
+  supervisorPort: number
 }
-
-export const supervisorPortOf = ({ supervisorPort = SUPERVISOR_PORT }: Pick<PodSettings, 'supervisorPort'>): number =>
-  supervisorPort
 
 export type Toleration = {
   key?: string | undefined
@@ -67,12 +64,12 @@ const harnessContainer = (spec: SandboxSpec, settings: PodSettings) => ({
   env: [
     { name: 'LAP_SANDBOX_ID', value: spec.sandboxId },
     { name: 'LAP_TOKEN_SHA256', value: tokenHash(spec.token) },
-    { name: 'LAP_LISTEN', value: `0.0.0.0:${supervisorPortOf(settings)}` },
+    { name: 'LAP_LISTEN', value: `0.0.0.0:${settings.supervisorPort}` },
     { name: 'LAP_DIR', value: WORK_DIR },
   ],
-  ports: [{ name: 'supervisor', containerPort: supervisorPortOf(settings), protocol: 'TCP' }],
+  ports: [{ name: 'supervisor', containerPort: settings.supervisorPort, protocol: 'TCP' }],
   readinessProbe: {
-    httpGet: { path: '/healthz', port: supervisorPortOf(settings) },
+    httpGet: { path: '/healthz', port: settings.supervisorPort },
     periodSeconds: 1,
     timeoutSeconds: 1,
     failureThreshold: 3,
@@ -179,7 +176,9 @@ export const serviceOf = (
     publishNotReadyAddresses: true,
     // Where the pod's own node is asked no other need pass it on.
     externalTrafficPolicy: anyNode ? 'Cluster' : 'Local',
-    ports: [{ name: 'supervisor', port: SUPERVISOR_PORT, targetPort: supervisorPortOf(settings), protocol: 'TCP' }],
+    ports: [
+      { name: 'supervisor', port: settings.supervisorPort, targetPort: settings.supervisorPort, protocol: 'TCP' },
+    ],
   },
 })
 

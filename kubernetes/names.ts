@@ -22,8 +22,6 @@ export const ANNOTATION = {
 
 export const HARNESS_CONTAINER = 'harness'
 export const VAULT_CONTAINER = 'vault'
-/** Port of the supervisor inside the pod. */
-export const SUPERVISOR_PORT = 8080
 
 export const selectorOf = (instance: string): string => `${LABEL.managedBy}=${MANAGED_BY},${LABEL.instance}=${instance}`
 
