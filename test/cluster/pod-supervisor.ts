@@ -103,7 +103,7 @@ export const createPodSupervisor = (
     tell()
   }
   const append = (entry: Distributed<JournalEntry>): void => {
-    entries.push({ seq: entries.length + 1, at: new Date().toISOString(), ...entry } as JournalEntry)
+    entries.push({ seq: entries.length + 1, at: new Date().toISOString(), ...entry })
     enter({ journal_seq: entries.length })
   }
   const finish = (turnId: string, result: TurnResult): void => {

@@ -1,31 +1,34 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
-import type { Cluster } from '../../tools/cluster/control-plane.ts'
-import { connectKube, isStatus, type Kube, readAccess } from '../../tools/cluster/kube.ts'
-import { startCluster } from './cluster.ts'
+import { isStatus, type Kube } from '../../tools/cluster/kube.ts'
+import { makeNamespace } from './namespace.ts'
 import { type SandboxController, startSandboxController } from './sandbox-controller.ts'
 import type { Pod, Sandbox, Service } from './sandbox-objects.ts'
-import { ensureSandboxesCrd } from './sandboxes-crd.ts'
+import { connectShared, sharedKubeconfig } from './shared.ts'
 
-const SANDBOXES = '/apis/agents.x-k8s.io/v1beta1/namespaces/default/sandboxes'
-const PODS = '/api/v1/namespaces/default/pods'
-const SERVICES = '/api/v1/namespaces/default/services'
-
-let cluster: Cluster
+let namespace: string
+let SANDBOXES: string
+let PODS: string
+let SERVICES: string
 let kube: Kube
 let controller: SandboxController
 
+const startController = (): Promise<SandboxController> =>
+  startSandboxController({ kubeconfig: sharedKubeconfig().controller, namespace })
+
 beforeAll(async () => {
-  cluster = await startCluster({ nodes: 3 })
-  kube = connectKube(await readAccess(cluster.kubeconfig.tester))
-  await ensureSandboxesCrd(kube)
-  controller = await startSandboxController({ kubeconfig: cluster.kubeconfig.controller })
-}, 30 * 60_000)
+  kube = await connectShared('tester')
+  namespace = await makeNamespace(kube)
+  SANDBOXES = `/apis/agents.x-k8s.io/v1beta1/namespaces/${namespace}/sandboxes`
+  PODS = `/api/v1/namespaces/${namespace}/pods`
+  SERVICES = `/api/v1/namespaces/${namespace}/services`
+  controller = await startController()
+})
 
 afterAll(async () => {
   await controller?.[Symbol.asyncDispose]()
+  await kube.remove(`/api/v1/namespaces/${namespace}`)
   await kube?.[Symbol.asyncDispose]()
-  await cluster?.stop()
 })
 
 const sandbox = (name: string, spec: Partial<Sandbox['spec']> = {}, image = 'registry.invalid/agent:1'): object => ({
@@ -123,7 +126,7 @@ test('with a sandbox, its pod and its service go', async () => {
 test('a service is made when asked for, kept when not spoken of, and removed when refused', async () => {
   await kube.create(SANDBOXES, sandbox('served', { service: true }))
   const served = await eventually<Sandbox>(`${SANDBOXES}/served`, isReady)
-  expect(served.status).toMatchObject({ service: 'served', serviceFQDN: 'served.default.svc.cluster.local' })
+  expect(served.status).toMatchObject({ service: 'served', serviceFQDN: `served.${namespace}.svc.cluster.local` })
   const { metadata, spec } = await kube.get<Service>(`${SERVICES}/served`)
   expect(spec).toMatchObject({ clusterIP: 'None', ports: [{ port: 8080 }] })
 
@@ -167,7 +170,7 @@ test('at its shutdown time a sandbox loses its pod, and is kept or removed as it
 
 test('a pod that the quota refuses is told of, and made when there is room', async () => {
   const quota = { apiVersion: 'v1', kind: 'ResourceQuota', metadata: { name: 'none' }, spec: { hard: { pods: '0' } } }
-  const QUOTAS = '/api/v1/namespaces/default/resourcequotas'
+  const QUOTAS = `/api/v1/namespaces/${namespace}/resourcequotas`
   await kube.create(QUOTAS, quota)
   await eventually<{ status?: { hard?: object } }>(`${QUOTAS}/none`, ({ status }) => status?.hard !== undefined)
   await kube.create(SANDBOXES, sandbox('refused'))
@@ -182,15 +185,6 @@ test('a controller that comes back makes up for what it missed', async () => {
   await kube.create(SANDBOXES, sandbox('missed'))
   await sleep(300)
   expect((await kube.get<Sandbox>(`${SANDBOXES}/missed`)).status).toBeUndefined()
-  controller = await startSandboxController({ kubeconfig: cluster.kubeconfig.controller })
+  controller = await startController()
   await eventually<Sandbox>(`${SANDBOXES}/missed`, isReady)
-})
-
-test('everything goes on when the API server was away', async () => {
-  if (cluster.own === null) return
-  await cluster.own.killApiServer()
-  await sleep(1_000)
-  await cluster.own.restartApiServer()
-  await kube.create(SANDBOXES, sandbox('after-outage'))
-  await eventually<Sandbox>(`${SANDBOXES}/after-outage`, isReady)
 })

@@ -16,6 +16,8 @@ export type SandboxController = AsyncDisposable & {
 
 export type ControllerOptions = {
   kubeconfig: string
+  /** The one whose Sandboxes it looks after; all of them without. */
+  namespace?: string
   /** How many Sandboxes are reconciled at once. */
   workers?: number
   clusterDomain?: string
@@ -204,7 +206,8 @@ const createQueue = (workers: number, work: (key: string) => Promise<number | nu
 
 /** Starts it and resolves when it has seen everything that is there. */
 export const startSandboxController = async (options: ControllerOptions): Promise<SandboxController> => {
-  const { kubeconfig, workers = 100, clusterDomain = 'cluster.local' } = options
+  const { kubeconfig, namespace, workers = 100, clusterDomain = 'cluster.local' } = options
+  const within = namespace === undefined ? '' : `/namespaces/${namespace}`
   const kube = connectKube(await readAccess(kubeconfig))
   const stopping = new AbortController()
   const { signal } = stopping
@@ -212,9 +215,9 @@ export const startSandboxController = async (options: ControllerOptions): Promis
   const queue = createQueue(workers, work, signal)
   const add = (object: Sandbox | Pod | Service): void => queue.add(keyOf(object))
   const caches: Caches = {
-    sandboxes: createInformer<Sandbox>({ kube, path: `${GROUP}/sandboxes`, onChange: add, signal }),
-    pods: createInformer<Pod>({ kube, path: '/api/v1/pods', onChange: add, signal }),
-    services: createInformer<Service>({ kube, path: '/api/v1/services', onChange: add, signal }),
+    sandboxes: createInformer<Sandbox>({ kube, path: `${GROUP}${within}/sandboxes`, onChange: add, signal }),
+    pods: createInformer<Pod>({ kube, path: `/api/v1${within}/pods`, onChange: add, signal }),
+    services: createInformer<Service>({ kube, path: `/api/v1${within}/services`, onChange: add, signal }),
   }
   await Promise.all([caches.pods.synced, caches.services.synced])
   await caches.sandboxes.synced

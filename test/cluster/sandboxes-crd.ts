@@ -5,12 +5,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { parse } from 'yaml'
 import { isStatus, type Kube } from '../../tools/cluster/kube.ts'
+import { SANDBOX_DEFINITION } from './sandbox-definition.ts'
 
 const CRDS = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions'
 const NAME = 'sandboxes.agents.x-k8s.io'
 const BESIDE = fileURLToPath(new URL('../../../shared/cluster/sandboxes.crd.yaml', import.meta.url))
 const ESTABLISHED_TIMEOUT_MS = 10_000
 
+type Definition = { metadata: { name: string; labels?: object } }
 type Crd = { status?: { conditions?: { type: string; status: string }[] } }
 
 const isThere = async (kube: Kube): Promise<boolean> => {
@@ -26,19 +28,31 @@ const isThere = async (kube: Kube): Promise<boolean> => {
 const isEstablished = ({ status }: Crd): boolean =>
   status?.conditions?.some((condition) => condition.type === 'Established' && condition.status === 'True') ?? false
 
-/**
- * Sees to it that the cluster knows Sandboxes: it does already, or their definition is in the file of AGENT_SANDBOX_CRD, or beside the repository.
- * @throws Error that says where the definition is to be had
- */
+/** On a definition that came from here: there is no controller for it but the stand-in. */
+const OURS = { 'lap.invalid/stand-in': 'true' }
+
+/** Whether the controller of agent-sandbox itself is to be expected, because somebody has installed its definition. */
+export const hasOwnController = async (kube: Kube): Promise<boolean> => {
+  const { metadata } = await kube.get<{ metadata: { labels?: Record<string, string> } }>(`${CRDS}/${NAME}`)
+  return Object.keys(OURS).every((key) => metadata.labels?.[key] === undefined)
+}
+
+/** The one of AGENT_SANDBOX_CRD; else the one that may lie beside the repository; else ours. */
+const readDefinition = async (): Promise<Definition> => {
+  const named = process.env['AGENT_SANDBOX_CRD']
+  const file = named || BESIDE
+  if (existsSync(file)) return parse(await readFile(file, 'utf8')) as Definition
+  if (named) throw new Error(`AGENT_SANDBOX_CRD=${path.resolve(named)} is not there`)
+  console.info('Sandboxes are defined as in test/cluster/sandbox-definition.ts; AGENT_SANDBOX_CRD names another file')
+  return SANDBOX_DEFINITION
+}
+
+/** Sees to it that the cluster knows Sandboxes, and waits until it does. */
 export const ensureSandboxesCrd = async (kube: Kube): Promise<void> => {
   if (await isThere(kube)) return
-  const file = process.env['AGENT_SANDBOX_CRD'] || BESIDE
-  if (!existsSync(file))
-    throw new Error(
-      `The cluster has no ${NAME}, and ${path.resolve(file)} is not there.\n` +
-        'Install agent-sandbox (https://github.com/kubernetes-sigs/agent-sandbox), or name the file of the definition: AGENT_SANDBOX_CRD=…',
-    )
-  await kube.create(CRDS, parse(await readFile(file, 'utf8')) as object)
+  const definition = await readDefinition()
+  const metadata = { ...definition.metadata, labels: { ...definition.metadata.labels, ...OURS } }
+  await kube.create(CRDS, { ...definition, metadata })
   const deadline = Date.now() + ESTABLISHED_TIMEOUT_MS
   while (!isEstablished(await kube.get<Crd>(`${CRDS}/${NAME}`))) {
     if (Date.now() > deadline) throw new Error(`${NAME} is not established after ${ESTABLISHED_TIMEOUT_MS / 1_000} s`)

@@ -172,7 +172,10 @@ const serve = (look: (request: IncomingMessage) => Running | undefined): http.Se
   http.createServer((request, response) => {
     void find(() => look(request)).then((running) => {
       // Where no pod runs nobody listens.
-      if (running === undefined) return void request.socket.destroy()
+      if (running === undefined) {
+        request.socket.destroy()
+        return
+      }
       running.responses.add(response)
       response.once('close', () => running.responses.delete(response))
       answer(running.supervisor, request, response).catch((error: unknown) => refuse(response, error))

@@ -18,9 +18,10 @@ export const API_SERVICE_ADDRESS = '10.96.0.1'
  * address that the pod's status says.
  */
 const POD_CIDR = '127.64.0.1/16'
-const LEASE_S = 40
-/** A node is given up after this; its lease is renewed every quarter of `LEASE_S`. */
-const NODE_GRACE_S = 50
+/** Leases of nodes are renewed every quarter of this. */
+export const LEASE_S = 40
+/** A node is given up this long after its lease. */
+const NODE_GRACE_S = 10
 /** The default client limits of the controllers (20 and 50 requests a second) would be what is measured. */
 const FAST_CLIENT = ['--kube-api-qps=500', '--kube-api-burst=1000']
 
@@ -77,7 +78,7 @@ const serversOf = (dir: string, ports: Ports) => {
   } satisfies Record<string, Component>
 }
 
-const clientsOf = (dir: string, ports: Ports, stages: string) => {
+const clientsOf = (dir: string, ports: Ports, stages: string, leaseS: number) => {
   const pki = pkiIn(dir)
   return {
     controllerManager: {
@@ -90,7 +91,8 @@ const clientsOf = (dir: string, ports: Ports, stages: string) => {
         `--service-account-private-key-file=${pki('service-accounts.key')}`,
         `--root-ca-file=${pki('ca.crt')}`,
         '--concurrent-gc-syncs=20',
-        `--node-monitor-grace-period=${NODE_GRACE_S}s`,
+        `--node-monitor-grace-period=${leaseS + NODE_GRACE_S}s`,
+        '--node-monitor-period=1s',
         ...FAST_CLIENT,
       ],
     },
@@ -108,20 +110,27 @@ const clientsOf = (dir: string, ports: Ports, stages: string) => {
       binary: 'kwok',
       args: [
         `--kubeconfig=${kubeconfigOf(dir, 'kwok')}`,
-        '--manage-all-nodes=true',
+        '--manage-all-nodes=false',
+        // Not a real one, which answers for itself.
+        '--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake',
         `--config=${stages}`,
         `--cidr=${POD_CIDR}`,
         '--node-ip=127.0.0.1',
-        `--node-lease-duration-seconds=${LEASE_S}`,
+        `--node-lease-duration-seconds=${leaseS}`,
         `--server-address=127.0.0.1:${ports.kwok}`,
+        `--node-port=${ports.kwok}`,
+        // The API server asks kubelets for logs, by TLS only.
+        `--tls-cert-file=${pki('serving.crt')}`,
+        `--tls-private-key-file=${pki('serving.key')}`,
       ],
     },
   } satisfies Record<string, Component>
 }
 
-export const componentsOf = (dir: string, ports: Ports, stages: string) => ({
+/** @param options `leaseS`: how long a node is believed without a word of it */
+export const componentsOf = (dir: string, ports: Ports, options: { stages: string; leaseS: number }) => ({
   ...serversOf(dir, ports),
-  ...clientsOf(dir, ports, stages),
+  ...clientsOf(dir, ports, options.stages, options.leaseS),
 })
 
 export type ComponentName = keyof ReturnType<typeof componentsOf>

@@ -5,14 +5,16 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { freePort } from '../dev/ports.ts'
 import { endProcess, isRunning, type ProcessRecord, startProcess } from '../dev/process.ts'
 import { buildBinaries, CONTROL_PLANE } from './binaries.ts'
-import { API_SERVICE_ADDRESS, type ComponentName, componentsOf, fakeNode, type Ports } from './components.ts'
+import { API_SERVICE_ADDRESS, type ComponentName, componentsOf, fakeNode, LEASE_S, type Ports } from './components.ts'
 import { kubeconfigOf, TESTERS_GROUP, type User, writeCredentials } from './credentials.ts'
 import { connectKube, type Kube, kubeconfigText } from './kube.ts'
-import { FAST, stagesFile, type StageTimes } from './stages.ts'
+import { FAST, kwokFile, type StageTimes } from './stages.ts'
 
 const READY_TIMEOUT_MS = 60_000
 const READY_POLL_MS = 50
 const STOP_TIMEOUT_MS = 10_000
+/** What every container of a fake node says. */
+const CONTAINER_LOG = Array.from({ length: 300 }, (_, i) => `line ${i + 1} of a fake container\n`).join('')
 
 export type ClusterOptions = {
   /** Its state: keys, logs, etcd. Emptied at the start. */
@@ -20,6 +22,10 @@ export type ClusterOptions = {
   /** How many fake nodes. */
   nodes: number
   times?: StageTimes
+  /** How long a node is believed without a word of it; 40. */
+  leaseS?: number
+  /** Makes what controllers have to know from their start: the garbage collector looks for new kinds only every 30 s. */
+  defineKinds?: (kube: Kube) => Promise<void>
   say?: (text: string) => void
   /** Told of each process as soon as it exists, so that somebody can end it when this process is gone. */
   onSpawn?: (record: ProcessRecord) => void
@@ -137,7 +143,8 @@ type Components = {
 
 const manageComponents = (options: ClusterOptions, binaries: string, ports: Ports): Components => {
   const { dir } = options
-  const components = componentsOf(dir, ports, path.join(dir, 'stages.yaml'))
+  const { leaseS = LEASE_S } = options
+  const components = componentsOf(dir, ports, { stages: path.join(dir, 'stages.yaml'), leaseS })
   const records = new Map<ComponentName, ProcessRecord>()
   const write = (): void =>
     writeRecords(
@@ -183,7 +190,7 @@ const areNodesReady = async (kube: Kube, count: number): Promise<boolean> => {
   return items.filter((node) => node.status.conditions?.some(isReady)).length >= count
 }
 
-const prepare = async (kube: Kube, nodes: number): Promise<void> => {
+const prepare = async (kube: Kube, nodes: number, assertRuns: () => void): Promise<void> => {
   const binding = {
     apiVersion: 'rbac.authorization.k8s.io/v1',
     kind: 'ClusterRoleBinding',
@@ -193,23 +200,26 @@ const prepare = async (kube: Kube, nodes: number): Promise<void> => {
   }
   await kube.create('/apis/rbac.authorization.k8s.io/v1/clusterrolebindings', binding)
   await Promise.all(Array.from({ length: nodes }, (_, index) => kube.create('/api/v1/nodes', fakeNode(index))))
-  await until('Every fake node is ready', () => areNodesReady(kube, nodes))
+  await until('Every fake node is ready', () => areNodesReady(kube, nodes), assertRuns)
   // Made by the controller manager; without it no pod is admitted.
-  await until('There is a default service account', async () => {
+  const hasAccount = async (): Promise<boolean> => {
     await kube.get('/api/v1/namespaces/default/serviceaccounts/default')
     return true
-  })
+  }
+  await until('There is a default service account', hasAccount, assertRuns)
 }
 
 /** Starts a control plane with fake nodes on the loopback, on ports of its own. Builds it first where it is not built yet. */
-export const startOwnCluster = async (options: ClusterOptions): Promise<Cluster> => {
+export const startOwnCluster = async (options: ClusterOptions): Promise<Cluster & { own: OwnCluster }> => {
   const { dir, nodes, times = FAST, say = () => {} } = options
   const binaries = await buildBinaries(CONTROL_PLANE, say)
   await prepareDir(dir)
   const ports = await choosePorts()
   const server = `https://127.0.0.1:${ports.apiServer}`
   const { ca, tokens } = await writeCredentials(dir, server, [API_SERVICE_ADDRESS])
-  await writeFile(path.join(dir, 'stages.yaml'), stagesFile(times))
+  const logFile = path.join(dir, 'container.log')
+  await writeFile(logFile, CONTAINER_LOG)
+  await writeFile(path.join(dir, 'stages.yaml'), kwokFile(times, logFile))
   const components = manageComponents(options, binaries, ports)
   const kube = connectKube({ server, ca, token: tokens.admin })
   const apiReady = (): Promise<void> =>
@@ -226,9 +236,9 @@ export const startOwnCluster = async (options: ClusterOptions): Promise<Cluster>
     await components.start('etcd')
     await components.start('apiServer')
     await apiReady()
+    await options.defineKinds?.(kube)
     for (const name of ['controllerManager', 'scheduler', 'kwok'] as const) await components.start(name)
-    await prepare(kube, nodes)
-    components.assertRuns('controllerManager', 'scheduler', 'kwok')
+    await prepare(kube, nodes, () => components.assertRuns('controllerManager', 'scheduler', 'kwok'))
   } catch (error) {
     await kube[Symbol.asyncDispose]()
     // The logs stay, to be read.

@@ -4,6 +4,9 @@ import path from 'node:path'
 import { createAuthority, createSigningKey } from './certificates.ts'
 import { kubeconfigText } from './kube.ts'
 
+/** The node that is one: see node.ts. */
+export const REAL_NODE = 'real-0'
+
 /**
  * Who speaks to the API server. `system:masters` is exempt from priority and fairness; the tester and the controller are not, as nobody is on a real cluster, and
  * have their rights by a cluster role binding.
@@ -15,6 +18,8 @@ const USERS = {
   'kube-controller-manager': { user: 'system:kube-controller-manager', group: 'system:masters' },
   'kube-scheduler': { user: 'system:kube-scheduler', group: 'system:masters' },
   kwok: { user: 'kwok', group: 'system:masters' },
+  kubelet: { user: `system:node:${REAL_NODE}`, group: 'system:nodes' },
+  'kube-proxy': { user: 'system:kube-proxy', group: 'system:node-proxier' },
 } as const
 
 export const TESTERS_GROUP = USERS.tester.group

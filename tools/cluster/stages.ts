@@ -68,6 +68,9 @@ nodeInfo:
   machineID: ""
   osImage: fake
   systemUUID: ""
+daemonEndpoints:
+  kubeletEndpoint:
+    Port: {{ NodePort }}
 phase: Running
 `
 
@@ -208,8 +211,27 @@ const stagesOf = ({ startMs, stopMs }: StageTimes): object[] => {
   ]
 }
 
-/** A configuration file of KWOK: documents of YAML, of which JSON is a part. */
-export const stagesFile = (times: StageTimes): string =>
-  stagesOf(times)
-    .map((document) => JSON.stringify(document))
-    .join('\n---\n')
+/** The usual 4 at once would be what a burst of starts waits for. Where one of these is given, none has a default. */
+const CONFIGURATION = {
+  apiVersion: 'config.kwok.x-k8s.io/v1alpha1',
+  kind: 'KwokConfiguration',
+  options: {
+    podPlayStageParallelism: 64,
+    nodePlayStageParallelism: 16,
+    nodeLeaseParallelism: 4,
+    podsOnNodeSyncParallelism: 1,
+    enableDebuggingHandlers: true,
+  },
+}
+
+/** What `kubectl logs` shows of every container. */
+const logs = (file: string): object => ({
+  apiVersion: 'kwok.x-k8s.io/v1alpha1',
+  kind: 'ClusterLogs',
+  metadata: { name: 'containers' },
+  spec: { logs: [{ logsFile: file }] },
+})
+
+/** A configuration file of KWOK: documents of YAML, of which JSON is a part. @param logFile what containers have said */
+export const kwokFile = (times: StageTimes, logFile: string): string =>
+  [CONFIGURATION, logs(logFile), ...stagesOf(times)].map((document) => JSON.stringify(document)).join('\n---\n')
