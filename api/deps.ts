@@ -3,6 +3,7 @@ import type { Database } from '../db/database.ts'
 import type { Sql } from '../db/sql.ts'
 import type { Listener } from '../db/listen.ts'
 import type { HarnessEntry } from '../harness/registry.ts'
+import type { SandboxInspector } from '../sandbox/inspector.ts'
 import type { SupervisorClient } from '../sandbox/supervisor-client.ts'
 import type { Logger } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
@@ -20,6 +21,8 @@ export type ApiDeps = {
   temporal: Temporal
   outbox: Pick<OutboxRelay, 'kick'>
   supervisor: SupervisorClient
+  /** null: there is nothing beside the supervisors to ask about sandboxes. */
+  inspector: SandboxInspector | null
   sealer: Sealer
   /** Harnesses that agents may choose. */
   harnesses: Pick<HarnessEntry, 'id' | 'supportsTui'>[]

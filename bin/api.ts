@@ -9,6 +9,9 @@ import { sandboxCounts, sessionCounts } from '../db/stats.ts'
 import { errorText, isAppError } from '../domain/errors.ts'
 import { endTimeoutMs } from '../domain/limits.ts'
 import { findHarnesses } from '../harness/registry.ts'
+import { createKubeClient } from '../kubernetes/client.ts'
+import { loadCredentials } from '../kubernetes/credentials.ts'
+import { createKubernetesInspector } from '../kubernetes/inspector.ts'
 import { createSupervisorClient } from '../sandbox/supervisor-client.ts'
 import { createLogger } from '../telemetry/log.ts'
 import type { Logger } from '../telemetry/log.ts'
@@ -18,6 +21,7 @@ import type { GaugeValues } from '../telemetry/metrics.ts'
 import { createTemporal } from '../temporal/client.ts'
 import { createOutboxRelay } from '../temporal/outbox-relay.ts'
 import { createSealer } from '../vault/seal.ts'
+import { accessOf } from './sandboxes.ts'
 import { settingsOrExit } from './settings.ts'
 
 const gauges = (sql: Sql) => async (): Promise<GaugeValues> => {
@@ -71,12 +75,28 @@ const main = async (): Promise<void> => {
     log.warn({ err: error }, 'the listening connection was lost'),
   )
   await using supervisor = createSupervisorClient({ masterKey: config.masterKey })
+  await using client = config.sandbox.driver === 'kubernetes' ? createKubeClient(loadCredentials()) : null
+  const { api, namespace } = config.k8s
+  const inspector = client && createKubernetesInspector({ client, api, namespace, access: accessOf(config.k8s).by })
   await using temporal = createTemporal(config.temporal)
   await using outbox = createOutboxRelay({ sql: db.sql, temporal, log, metrics })
   metrics.readGaugesFrom(gauges(db.sql))
   await using metricsServer = await startMetricsServer({ port: config.metricsPort, host: config.host, metrics })
   const sealer = createSealer(config.encryptionKey)
-  const deps = { config, db, sql: db.sql, listener, temporal, outbox, supervisor, sealer, harnesses, log, metrics }
+  const deps = {
+    config,
+    db,
+    sql: db.sql,
+    listener,
+    temporal,
+    outbox,
+    supervisor,
+    inspector,
+    sealer,
+    harnesses,
+    log,
+    metrics,
+  }
   const server = await startServer(deps, config)
   log.info({ url: server.url, metrics_port: metricsServer.port }, 'api ready')
   await told

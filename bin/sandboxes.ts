@@ -8,9 +8,10 @@ import type { Access } from '../kubernetes/cluster.ts'
 import { loadCredentials } from '../kubernetes/credentials.ts'
 import { createKubernetesDriver } from '../kubernetes/driver.ts'
 import { preflight } from '../kubernetes/preflight.ts'
-import type { Preflight, Problem } from '../kubernetes/preflight.ts'
+import type { Preflight } from '../kubernetes/preflight.ts'
 import { createLocalDriver } from '../local/driver.ts'
 import type { SandboxDriver } from '../sandbox/driver.ts'
+import type { Problem } from '../sandbox/inspector.ts'
 import type { Logger } from '../telemetry/log.ts'
 
 /** Every pod has one, unless told otherwise. */
@@ -54,12 +55,16 @@ const look = async ({ client, config, told }: Look): Promise<Preflight> => {
   return found
 }
 
+/** An API server that has just started refuses everybody until it has read its roles: what is missing is missing when it was so three times. */
+const looksAtFirst = 3
+
 /** While the API server does not answer nothing is known, not even which watches are allowed. */
 const answered = async (on: Look, signal: AbortSignal): Promise<Preflight> => {
-  for (;;) {
+  for (let looks = 1; ; looks++) {
     const found = await look(on)
-    if (!found.unreachable) return found
-    await sleep(checkAgainMs, undefined, { signal })
+    const missing = found.problems.length + found.warnings.length
+    if (!found.unreachable && (missing === 0 || looks >= looksAtFirst)) return found
+    await sleep(found.unreachable ? checkAgainMs : 1_000, undefined, { signal })
   }
 }
 

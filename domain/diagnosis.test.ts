@@ -9,6 +9,7 @@ const MINUTE = 60 * SECOND
 
 const healthy: Facts = {
   now,
+  seen: 'now',
   session: {
     status: 'ready',
     created_at: ago(10 * MINUTE),
@@ -17,9 +18,9 @@ const healthy: Facts = {
     failure_code: null,
     failure_reason: null,
   },
-  sandbox: { state: 'claimed', failure_code: null, failure_message: null },
+  sandbox: { state: 'claimed', failure_code: null, failure_message: null, vanished: false },
   pod: { exists: true, phase: 'Running', age_ms: 10 * MINUTE, all_ready: true, waiting_reasons: [] },
-  node: { exists: true, ready_status: 'True', allocated_pct: { cpu: 100, memory: 100 } },
+  node: { exists: true, gone: false, ready_status: 'True', allocated_pct: { cpu: 100, memory: 100 } },
   service: { expected: true, exists: true, node_port: 30_000 },
   probe: { reachable: true, error: null },
   pool: {
@@ -35,13 +36,13 @@ const healthy: Facts = {
   turn: null,
 }
 
-type Over = { [K in keyof Facts]?: Facts[K] extends Date ? Date : Partial<NonNullable<Facts[K]>> | null }
+type Over = { [K in keyof Facts]?: Facts[K] extends Date | string ? Facts[K] : Partial<NonNullable<Facts[K]>> | null }
 const facts = (over: Over): Facts =>
   Object.fromEntries(
     Object.entries(healthy).map(([key, value]) => {
       const change = over[key as keyof Facts]
       if (change === undefined) return [key, value]
-      if (change === null || change instanceof Date) return [key, change]
+      if (change === null || change instanceof Date || typeof change === 'string') return [key, change]
       return [key, { ...(value as object | null), ...change }]
     }),
   ) as Facts
@@ -54,8 +55,13 @@ test('a healthy session has no issue', () => {
 describe.each<[IssueCode, Over[], Over[]]>([
   [
     'dead_node_assigned',
-    [{ node: { ready_status: 'False' } }, { node: { ready_status: 'Unknown' } }],
     [
+      { node: { ready_status: 'False' } },
+      { node: { ready_status: 'Unknown' } },
+      { node: { exists: false, gone: true, ready_status: null } },
+    ],
+    [
+      { pod: { exists: false }, node: { exists: false, gone: true, ready_status: null } },
       { node: { ready_status: null } },
       { node: { exists: false, ready_status: 'False' } },
       { pod: { exists: false }, node: { ready_status: 'False' } },
@@ -149,8 +155,12 @@ describe.each<[IssueCode, Over[], Over[]]>([
   ],
   [
     'sandbox_lost',
-    [{ sandbox: { state: 'gone' } }, { session: { moves: 2 } }],
-    [{ sandbox: { state: 'gone' }, session: { status: 'dead' } }, { sandbox: null }],
+    [{ sandbox: { state: 'gone' } }, { sandbox: { vanished: true } }, { session: { moves: 2 } }],
+    [
+      { sandbox: { state: 'gone' }, session: { status: 'dead' } },
+      { sandbox: { vanished: true }, session: { status: 'failed' } },
+      { sandbox: null },
+    ],
   ],
 ])('%s', (code, raised, quiet) => {
   test.each(raised)('is raised by %j', (over) => {
@@ -159,6 +169,15 @@ describe.each<[IssueCode, Over[], Over[]]>([
   test.each(quiet)('is not raised by %j', (over) => {
     expect(codes(over)).not.toContain(code)
   })
+})
+
+test('what is only remembered is told as such', () => {
+  const [issue] = detectIssues(facts({ seen: 'before', pod: { waiting_reasons: ['ImagePullBackOff'] } }))
+  expect(issue?.message).toBe(
+    'As last seen, before it went: The image of the sandbox cannot be pulled: ImagePullBackOff.',
+  )
+  const [failed] = detectIssues(facts({ seen: 'before', session: { status: 'failed', failure_code: 'image_pull' } }))
+  expect(failed?.message).toBe('The session failed: image_pull')
 })
 
 test('the gravest issue comes first', () => {

@@ -23,6 +23,8 @@ export type Issue = { code: IssueCode; severity: Severity; message: string; reco
 /** What is known of a session at one moment. `null` stands for "not known", never for "no". */
 export type Facts = {
   now: Date
+  /** Whether pod, node and service are as they are, or as they were when the sandbox was last looked at before it went. */
+  seen: 'now' | 'before'
   session: {
     status: SessionStatus
     created_at: Date
@@ -32,7 +34,13 @@ export type Facts = {
     failure_code: string | null
     failure_reason: string | null
   }
-  sandbox: { state: string; failure_code: string | null; failure_message: string | null } | null
+  sandbox: {
+    state: string
+    failure_code: string | null
+    failure_message: string | null
+    /** The place where it lives says that it does not, and nobody has acted on that yet. */
+    vanished: boolean
+  } | null
   pod: {
     exists: boolean
     phase: string | null
@@ -42,6 +50,8 @@ export type Facts = {
   }
   node: {
     exists: boolean
+    /** The pod was put there, and there is no such node. */
+    gone: boolean
     ready_status: string | null
     allocated_pct: { cpu: number; memory: number } | null
   }
@@ -82,6 +92,14 @@ const sessionIssues = ({ now, session, sandbox, turn }: Facts): Issue[] => {
       severity: 'high',
       message: `The session's sandbox is ${sandbox.state}${sandbox.failure_message === null ? '' : ` (${sandbox.failure_message})`}; it is waiting for another one.`,
       recommended_action: 'Nothing: the session moves by itself. If it does not, look at its workflow.',
+    })
+  else if (live && sandbox?.vanished === true)
+    issues.push({
+      code: 'sandbox_lost',
+      severity: 'high',
+      message: 'The session’s sandbox does not run any more, and no worker has said so yet.',
+      recommended_action:
+        'Nothing: the session moves by itself within seconds. If it does not, check that a worker runs.',
     })
   else if (live && session.moves > 0)
     issues.push({
@@ -152,11 +170,12 @@ const oversubscribedPct = 150
 
 const nodeIssues = ({ pod, node }: Facts): Issue[] => {
   const issues: Issue[] = []
-  if (pod.exists && node.exists && node.ready_status !== null && node.ready_status !== 'True')
+  const notReady = node.exists && node.ready_status !== null && node.ready_status !== 'True'
+  if (pod.exists && (notReady || node.gone))
     issues.push({
       code: 'dead_node_assigned',
       severity: 'high',
-      message: `The sandbox is on a node that is not ready (Ready=${node.ready_status}).`,
+      message: `The sandbox is on a node that ${node.gone ? 'is gone' : `is not ready (Ready=${node.ready_status})`}.`,
       recommended_action: 'Restart the session: it moves to another node.',
     })
   const pct = node.allocated_pct
@@ -208,7 +227,11 @@ const poolIssues = ({ now, pool, session, workflow }: Facts): Issue[] => {
 const RANK: Record<Severity, number> = { high: 0, med: 1, info: 2 }
 
 /** What is wrong with a session, the gravest first. */
-export const detectIssues = (facts: Facts): Issue[] =>
-  [...sessionIssues(facts), ...startIssues(facts), ...nodeIssues(facts), ...poolIssues(facts)].toSorted(
+export const detectIssues = (facts: Facts): Issue[] => {
+  const ofPlace = [...startIssues(facts), ...nodeIssues(facts)].map((issue) =>
+    facts.seen === 'now' ? issue : { ...issue, message: `As last seen, before it went: ${issue.message}` },
+  )
+  return [...sessionIssues(facts), ...ofPlace, ...poolIssues(facts)].toSorted(
     (a, b) => RANK[a.severity] - RANK[b.severity],
   )
+}

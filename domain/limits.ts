@@ -86,6 +86,8 @@ export const databaseWaitMs = 15 * SECOND
 export const temporalCallMs = 5 * SECOND
 /** Asking whether Temporal is there at all. */
 export const temporalProbeMs = 1 * SECOND
+/** How long `/readyz` waits for what the cluster says; what it said a moment ago is known at once. */
+export const clusterProbeMs = 1 * SECOND
 /** Calls to Temporal that one relay has open at once: the server stays ahead of what is started. */
 export const outboxConcurrency = 8
 /** Wait before a message of the outbox is tried again: doubles from the first to the second figure. */

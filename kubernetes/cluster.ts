@@ -107,7 +107,7 @@ export const createCluster = (options: ClusterOptions): Cluster => {
 }
 
 /** @returns null when there is none */
-export const getOrNull = async <T>(client: KubeClient, path: string): Promise<T | null> => {
+export const getOrNull = async <T>(client: Pick<KubeClient, 'json'>, path: string): Promise<T | null> => {
   try {
     return await client.json<T>({ path })
   } catch (error) {

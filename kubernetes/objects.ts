@@ -35,7 +35,7 @@ export type KubeObject = { apiVersion?: string; kind?: string; metadata: Metadat
 
 export type Sandbox = KubeObject & {
   spec?: { podTemplate?: { metadata?: Partial<Metadata>; spec?: Record<string, unknown> }; operatingMode?: string }
-  status?: { conditions?: Condition[]; podIPs?: string[]; nodeName?: string }
+  status?: { conditions?: Condition[]; podIPs?: string[]; nodeName?: string; service?: string }
 }
 
 export type ContainerState = {
@@ -53,20 +53,35 @@ export type ContainerState = {
 
 export type ContainerStatus = {
   name: string
+  image?: string
   ready?: boolean
   restartCount?: number
   state?: ContainerState
   lastState?: ContainerState
 }
 
+export type ContainerSpec = {
+  name: string
+  image?: string
+  /** Of an init container: `Always` makes it a sidecar. */
+  restartPolicy?: string
+  resources?: { requests?: Record<string, string> }
+}
+
 export type Pod = KubeObject & {
-  spec?: { nodeName?: string; containers?: { name: string }[] }
+  spec?: {
+    nodeName?: string
+    containers?: ContainerSpec[]
+    initContainers?: ContainerSpec[]
+    overhead?: Record<string, string>
+  }
   status?: {
     phase?: string
     reason?: string
     message?: string
     conditions?: Condition[]
     podIP?: string
+    podIPs?: { ip: string }[]
     hostIP?: string
     startTime?: string
     initContainerStatuses?: ContainerStatus[]
@@ -75,10 +90,28 @@ export type Pod = KubeObject & {
 }
 
 export type Service = KubeObject & {
-  spec?: { type?: string; ports?: { port: number; nodePort?: number; name?: string }[] }
+  spec?: { type?: string; clusterIP?: string; ports?: ServicePort[] }
 }
 
-export type Node = KubeObject & { status?: { conditions?: Condition[] } }
+export type ServicePort = {
+  port: number
+  targetPort?: number | string
+  nodePort?: number
+  protocol?: string
+  name?: string
+}
+
+export type Node = KubeObject & {
+  spec?: { unschedulable?: boolean; taints?: { key: string; value?: string; effect: string }[] }
+  status?: {
+    conditions?: Condition[]
+    addresses?: { type: string; address: string }[]
+    capacity?: Record<string, string>
+    allocatable?: Record<string, string>
+    /** The kubelet reports the 50 largest ones, unless told otherwise. */
+    images?: { names?: string[]; sizeBytes?: number }[]
+  }
+}
 
 export type KubeEvent = KubeObject & {
   type?: string

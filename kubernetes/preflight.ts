@@ -1,13 +1,11 @@
 import pLimit from 'p-limit'
 import { errorText } from '../domain/errors.ts'
+import type { Problem } from '../sandbox/inspector.ts'
 import type { KubeClient } from './client.ts'
 import type { Access } from './cluster.ts'
 import { hasStatus, isKubeError } from './errors.ts'
 import { SANDBOX_API_VERSION } from './objects.ts'
 import type { SandboxApi } from './objects.ts'
-
-/** What is missing, and exactly what to do about it. */
-export type Problem = { what: string; remedy: string }
 
 export type Preflight = {
   /** The API server did not answer, so nothing else is known. */
@@ -24,9 +22,21 @@ export type PreflightOptions = {
   api: SandboxApi
   namespace: string
   access: Access['by']
+  /** Those of the driver, unless said. */
+  rights?: Right[]
+  /** Of each request; without it the client's own. */
+  timeoutMs?: number
 }
 
-export type Right = { group: string; resource: string; subresource?: string; verb: string; optional?: true }
+export type Right = {
+  group: string
+  resource: string
+  subresource?: string
+  verb: string
+  optional?: true
+  /** In all namespaces, or of a kind that belongs to none. */
+  everywhere?: true
+}
 
 const rights = (group: string, resource: string, verbs: string[], more: Partial<Right> = {}): Right[] =>
   verbs.map((verb) => ({ group, resource, verb, ...more }))
@@ -40,16 +50,35 @@ export const rightsFor = (api: SandboxApi, access: Access['by']): Right[] => [
   ...(access === 'nodeport' ? rights('', 'services', ['create', 'get', 'list', 'watch', 'delete']) : []),
   ...rights('', 'pods', ['get'], { subresource: 'log', optional: true }),
   ...rights('', 'events', ['list'], { optional: true }),
-  ...rights('', 'nodes', ['get', 'list', 'watch'], { optional: true }),
+  ...rights('', 'nodes', ['get', 'list', 'watch'], { optional: true, everywhere: true }),
 ]
 
-const nameOf = ({ group, resource, subresource, verb }: Right): string =>
-  `${verb} ${resource}${subresource === undefined ? '' : `/${subresource}`}${group === '' ? '' : `.${group}`}`
+/** Every right that the inspector uses: it changes nothing. */
+export const inspectorRightsFor = (api: SandboxApi, access: Access['by']): Right[] => [
+  ...(api === 'sandbox' ? rights('agents.x-k8s.io', 'sandboxes', ['get', 'list']) : []),
+  ...rights('', 'pods', api === 'pod' ? ['get', 'list'] : ['get']),
+  ...(access === 'nodeport' ? rights('', 'services', ['get']) : []),
+  ...rights('', 'pods', ['get'], { subresource: 'log', optional: true }),
+  ...rights('', 'events', ['list'], { optional: true }),
+  ...rights('', 'nodes', ['get'], { optional: true, everywhere: true }),
+  // How much of a node is promised: by the pods of all namespaces.
+  ...rights('', 'pods', ['list'], { optional: true, everywhere: true }),
+]
 
-const isAllowed = async (client: KubeClient, namespace: string, right: Right): Promise<boolean> => {
-  const { group, resource, subresource, verb } = right
-  const scope = resource === 'nodes' ? {} : { namespace }
-  const reply = await client.json<{ status?: { allowed?: boolean } }>({
+const nameOf = ({ group, resource, subresource, verb, everywhere }: Right): string => {
+  const name = `${resource}${subresource === undefined ? '' : `/${subresource}`}${group === '' ? '' : `.${group}`}`
+  return `${verb} ${name}${everywhere === true && resource !== 'nodes' ? ' in all namespaces' : ''}`
+}
+
+type Asked = Pick<PreflightOptions, 'client' | 'namespace' | 'timeoutMs'>
+
+const limitOf = ({ timeoutMs }: Asked): { timeoutMs?: number } => (timeoutMs === undefined ? {} : { timeoutMs })
+
+const isAllowed = async (asked: Asked, right: Right): Promise<boolean> => {
+  const { group, resource, subresource, verb, everywhere } = right
+  const scope = everywhere === true ? {} : { namespace: asked.namespace }
+  const reply = await asked.client.json<{ status?: { allowed?: boolean } }>({
+    ...limitOf(asked),
     method: 'POST',
     path: '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews',
     body: {
@@ -63,22 +92,27 @@ const isAllowed = async (client: KubeClient, namespace: string, right: Right): P
   return reply.status?.allowed === true
 }
 
-const reachProblem = (server: string, error: unknown): Problem => {
+/** Why nothing is known of the cluster. */
+export const reachProblem = (server: string, error: unknown): Problem => {
+  const detail = `${server}: ${errorText(error)}`
   if (hasStatus(error, 401))
     return {
-      what: `The Kubernetes API server at ${server} does not accept these credentials.`,
+      what: 'The Kubernetes API server does not accept the platform’s credentials.',
+      detail,
       remedy: 'Log in anew, or give KUBECONFIG the path of a kubeconfig whose token or certificate is valid.',
     }
   return {
-    what: `The Kubernetes API server at ${server} cannot be reached: ${errorText(error)}`,
+    what: 'The Kubernetes API server cannot be reached.',
+    detail,
     remedy:
       'Check the current context of the kubeconfig (KUBECONFIG, ~/.kube/config), and that the server runs and its address is reachable from here.',
   }
 }
 
-const sandboxKindProblem = async (client: KubeClient): Promise<Problem | null> => {
+const sandboxKindProblem = async (asked: Asked): Promise<Problem | null> => {
   try {
-    const { resources } = await client.json<{ resources: { name: string }[] }>({ path: `/apis/${SANDBOX_API_VERSION}` })
+    const call = { ...limitOf(asked), path: `/apis/${SANDBOX_API_VERSION}` }
+    const { resources } = await asked.client.json<{ resources: { name: string }[] }>(call)
     if (resources.some(({ name }) => name === 'sandboxes')) return null
   } catch (error) {
     if (!hasStatus(error, 404)) throw error
@@ -92,20 +126,21 @@ const sandboxKindProblem = async (client: KubeClient): Promise<Problem | null> =
 
 const rightsProblem = (missing: Right[], namespace: string): Problem => ({
   what: `Rights are missing in namespace ${namespace}: ${missing.map(nameOf).join(', ')}.`,
-  remedy: `Bind this user or service account to a Role in ${namespace} (for nodes: a ClusterRole) with these verbs; the Helm chart makes it (rbac.create=true).`,
+  remedy: `Bind this user or service account to a Role in ${namespace} (for nodes, and what is in all namespaces: a ClusterRole) with these verbs; the Helm chart makes it (rbac.create=true).`,
 })
 
-/** Looks whether the driver can work here, in one go, and says all that is missing. Never throws: what cannot be found out is a problem, too. */
-export const preflight = async ({ client, api, namespace, access }: PreflightOptions): Promise<Preflight> => {
+/** Looks whether the driver, or whoever needs the rights given, can work here, in one go, and says all that is missing. Never throws: what cannot be found out is a problem, too. */
+export const preflight = async (options: PreflightOptions): Promise<Preflight> => {
+  const { client, api, namespace, access } = options
   const result: Preflight = { unreachable: false, problems: [], warnings: [], mayReadNodes: false }
   try {
-    await client.json({ path: '/version' })
-    const kind = api === 'sandbox' ? await sandboxKindProblem(client) : null
+    await client.json({ ...limitOf(options), path: '/version' })
+    const kind = api === 'sandbox' ? await sandboxKindProblem(options) : null
     if (kind !== null) result.problems.push(kind)
     const limit = pLimit(8)
     const checked = await Promise.all(
-      rightsFor(api, access).map((right) =>
-        limit(async () => ({ right, allowed: await isAllowed(client, namespace, right) })),
+      (options.rights ?? rightsFor(api, access)).map((right) =>
+        limit(async () => ({ right, allowed: await isAllowed(options, right) })),
       ),
     )
     const missing = checked.filter(({ allowed }) => !allowed).map(({ right }) => right)
@@ -117,7 +152,8 @@ export const preflight = async ({ client, api, namespace, access }: PreflightOpt
   } catch (error) {
     if (isKubeError(error) && error.status === 403)
       result.problems.push({
-        what: errorText(error),
+        what: 'The Kubernetes API server does not tell the platform what it may do.',
+        detail: errorText(error),
         remedy: 'Let this user ask for its own rights (role system:basic-user).',
       })
     else {

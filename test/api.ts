@@ -13,6 +13,7 @@ import { reservePoolSandbox, sandboxWarm } from '../db/sandboxes.ts'
 import { sandboxName } from '../domain/names.ts'
 import { createLocalDriver } from '../local/driver.ts'
 import type { LocalDriver } from '../local/driver.ts'
+import type { SandboxInspector } from '../sandbox/inspector.ts'
 import { createSupervisorClient } from '../sandbox/supervisor-client.ts'
 import { templateHash, templateOf } from '../sandbox/template.ts'
 import { sandboxToken } from '../sandbox/token.ts'
@@ -121,6 +122,8 @@ const warmer =
 type Options = {
   /** Settings to change. Without `TEMPORAL_ADDRESS` there is no Temporal to be reached. */
   env?: Record<string, string>
+  /** What is asked about sandboxes; without it the supervisors only. */
+  inspector?: SandboxInspector
   /** With `bin/worker.ts` beside it, on the Temporal server of the run. */
   worker?: boolean
 }
@@ -145,7 +148,9 @@ const settings = (
   ...env,
 })
 
-const createDeps = (config: Config, database: TestDatabase, logged: string[]) => {
+type Seen = { logged: string[]; inspector?: SandboxInspector | undefined }
+
+const createDeps = (config: Config, database: TestDatabase, { logged, inspector }: Seen) => {
   const log = createLogger({ level: 'debug', name: 'test', destination: { write: (line) => void logged.push(line) } })
   const metrics = createMetrics()
   const { sql } = database.db
@@ -159,6 +164,7 @@ const createDeps = (config: Config, database: TestDatabase, logged: string[]) =>
     temporal,
     outbox: stack.use(createOutboxRelay({ sql, temporal, log, metrics })),
     supervisor: stack.use(createSupervisorClient({ masterKey: config.masterKey })),
+    inspector: inspector ?? null,
     sealer: createSealer(config.encryptionKey),
     harnesses: [
       { id: 'light', supportsTui: false },
@@ -180,7 +186,7 @@ export const startTestApi = async (options: Options = {}): Promise<TestApi> => {
   const env = settings({ databaseUrl: database.url, dir, repository, model }, options)
   const config = loadConfig(env)
   const driver = createDriver(config.sandbox.localDir)
-  const { deps, stack } = createDeps(config, database, logged)
+  const { deps, stack } = createDeps(config, database, { logged, inspector: options.inspector })
   const worker = options.worker === true ? await startWorkerProcess(env) : null
   const server = await startServer(deps, { host: '127.0.0.1', port: 0 })
   return {

@@ -4,53 +4,19 @@ import type { SessionRow } from '../../db/entities/session.ts'
 import { sessionFacts } from '../../db/stats.ts'
 import type { SessionFacts } from '../../db/stats.ts'
 import { detectIssues } from '../../domain/diagnosis.ts'
-import { AppError, errorText } from '../../domain/errors.ts'
+import { errorText } from '../../domain/errors.ts'
 import { sessionWorkflowId } from '../../domain/names.ts'
 import type { ApiDeps } from '../deps.ts'
 import { findSession } from '../find.ts'
-import { sandboxFacts, sandboxSections } from '../present/diagnosis.ts'
-import type { Probe } from '../present/diagnosis.ts'
+import { sandboxFacts, viewOf } from '../present/diagnosis.ts'
 import { route } from '../route.ts'
 import type { Route } from '../route.ts'
+import { liveEvidence, logLines, logTail, probeOf } from '../sandbox-look.ts'
 import { Diagnosis } from '../schemas/diagnose.ts'
 import { SandboxLogsQuery } from '../schemas/message.ts'
 
 const BASE = '/api/v1/managed_agents/sessions/:id'
 const tag = 'sessions'
-const logTailLines = 200
-
-const isThere = (sandbox: SandboxRow | null): sandbox is SandboxRow =>
-  sandbox !== null && sandbox.endpoint !== null && !['gone', 'failed', 'ending'].includes(sandbox.state)
-
-const probeOf = async ({ supervisor }: ApiDeps, sandbox: SandboxRow | null): Promise<Probe> => {
-  if (!isThere(sandbox)) return null
-  try {
-    const health = await supervisor.health(sandbox)
-    return { reachable: true, status: 200, state: health.state }
-  } catch (error) {
-    return { reachable: false, error: errorText(error) }
-  }
-}
-
-const storedLog = (sandbox: SandboxRow | null): string[] | null => {
-  const tail = sandbox?.evidence?.['logTail']
-  return Array.isArray(tail) ? tail.map(String) : null
-}
-
-/** The supervisor's log; of a sandbox that is gone, the lines kept as evidence. */
-const logTail = async (deps: ApiDeps, sandbox: SandboxRow | null): Promise<Diagnosis['pod_logs_tail']> => {
-  if (isThere(sandbox)) {
-    try {
-      return { available: true, text: (await deps.supervisor.logs(sandbox, logTailLines)).join('\n') }
-    } catch (error) {
-      return { available: false, error: errorText(error) }
-    }
-  }
-  const kept = storedLog(sandbox)
-  if (kept === null) return { available: false, error: 'there is no sandbox, and no lines of one were kept' }
-  return { available: true, text: kept.slice(-logTailLines).join('\n') }
-}
-
 const workflowOf = async (deps: ApiDeps, sessionId: string): Promise<Diagnosis['workflow']> => {
   const unknown = { id: sessionWorkflowId(sessionId), run_id: null, status: null, pending_activities: [], ui_url: null }
   try {
@@ -118,18 +84,18 @@ const diagnose = async (deps: ApiDeps, session: SessionRow): Promise<Diagnosis> 
   const now = new Date()
   const facts = await sessionFacts(deps.sql, session)
   const sandbox = facts.sandboxes.find((one) => one.id === session.sandbox_id) ?? facts.sandboxes[0] ?? null
-  const [agent, probe, pod_logs_tail, workflow] = await Promise.all([
+  const [agent, probe, live, workflow] = await Promise.all([
     getAgentAny(deps.sql, session.agent_id),
     probeOf(deps, sandbox),
-    logTail(deps, sandbox),
+    liveEvidence(deps, sandbox),
     workflowOf(deps, session.id),
   ])
-  const sections = sandboxSections(sandbox, probe, now)
+  const view = viewOf(sandbox, { probe, live, now })
   const { pool, poolState, running } = facts
   const detected_issues = detectIssues({
     now,
     session: { ...session, moves: facts.moves, sandbox_url: sandbox?.endpoint ?? null },
-    ...sandboxFacts(sandbox, sections, probe),
+    ...sandboxFacts(sandbox, view, probe),
     pool: {
       configured_size: deps.config.pool.size,
       warm: pool.warm,
@@ -152,8 +118,10 @@ const diagnose = async (deps: ApiDeps, session: SessionRow): Promise<Diagnosis> 
       repo_url: agent.repo_url,
       branch: agent.branch,
     },
-    ...sections,
-    pod_logs_tail,
+    source: view.source,
+    seen_at: view.seen_at,
+    ...view.sections,
+    pod_logs_tail: await logTail(deps, sandbox, live),
     warm_pool: poolSection(deps, session, facts),
     harness_probe: probe,
     start: {
@@ -175,31 +143,14 @@ const get = (deps: ApiDeps): Route =>
     operationId: 'diagnoseSession',
     tag,
     summary: 'Why a session is slow or stuck',
-    description: 'Each section reports its own failure. Answers from what is stored when the sandbox is gone.',
+    description:
+      'Each section reports its own failure. `source` says whether the sections of the cluster are as they are now, or were kept when the sandbox went.',
     replies: [{ status: 200, description: 'What is known, and what is wrong', schema: Diagnosis }],
     errors: ['not_found'],
     async handle(ctx, { params }) {
       ctx.body = await diagnose(deps, await findSession(deps, params.id))
     },
   })
-
-/** Lines begin with their time in ISO 8601, or belong to the line before. */
-const since = (lines: string[], from: number): string[] => {
-  let wanted = false
-  return lines.filter((line) => {
-    const time = Date.parse(/^\d{4}-\d\d-\d\dT[\d:.]+Z(?= )/.exec(line)?.[0] ?? '')
-    if (!Number.isNaN(time)) wanted = time >= from
-    return wanted
-  })
-}
-
-const liveLog = async ({ supervisor }: ApiDeps, sandbox: SandboxRow, tailLines: number): Promise<string[]> => {
-  try {
-    return await supervisor.logs(sandbox, tailLines)
-  } catch (error) {
-    throw new AppError('upstream', `the sandbox does not answer: ${errorText(error)}`, { cause: error })
-  }
-}
 
 const sandboxLogs = (deps: ApiDeps): Route =>
   route({
@@ -211,15 +162,12 @@ const sandboxLogs = (deps: ApiDeps): Route =>
     description: 'Of a sandbox that is gone, the last lines that were kept.',
     query: SandboxLogsQuery,
     replies: [{ status: 200, description: 'Lines, oldest first', contentType: 'text/plain' }],
-    errors: ['not_found', 'upstream'],
+    errors: ['not_found', 'gone', 'upstream', 'unavailable'],
     async handle(ctx, { params, query }) {
       const session = await findSession(deps, params.id)
       const { sandboxes } = await sessionFacts(deps.sql, session)
       const sandbox = sandboxes.find((one) => one.id === session.sandbox_id) ?? sandboxes[0] ?? null
-      const lines = isThere(sandbox)
-        ? since(await liveLog(deps, sandbox, query.tailLines), Date.now() - query.sinceSeconds * 1_000)
-        : storedLog(sandbox)
-      if (lines === null) throw new AppError('not_found', `session ${session.id} has no sandbox with a log`)
+      const lines = await logLines(deps, { sandbox, sessionId: session.id }, query)
       ctx.type = 'text/plain; charset=utf-8'
       ctx.body = lines.slice(-query.tailLines).join('\n')
     },

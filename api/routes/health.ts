@@ -1,6 +1,8 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { pendingMigrations } from '../../db/database.ts'
 import { errorText, isAppError } from '../../domain/errors.ts'
-import { temporalProbeMs } from '../../domain/limits.ts'
+import { clusterProbeMs, temporalProbeMs } from '../../domain/limits.ts'
+import type { Problem, SandboxInspector } from '../../sandbox/inspector.ts'
 import type { ApiDeps } from '../deps.ts'
 import { route } from '../route.ts'
 import type { Route } from '../route.ts'
@@ -18,8 +20,20 @@ const check = async (look: () => Promise<string | null>): Promise<Check> => {
   }
 }
 
+const said = ({ what, remedy }: Problem): string => `${what} ${remedy}`
+
+/** Probes do not wait: what is not known by then is not well. */
+const clusterCheck = async (inspector: SandboxInspector): Promise<Check> => {
+  const waiting = new AbortController()
+  const late = sleep(clusterProbeMs, null, { signal: waiting.signal }).catch(() => null)
+  const health = await Promise.race([inspector.health(), late])
+  waiting.abort()
+  if (health === null) return { ok: false, error: 'The Kubernetes API server has not answered yet.' }
+  return health.ok ? { ok: true } : { ok: false, error: health.problems.map(said).join(' ') }
+}
+
 const readiness = async (deps: ApiDeps): Promise<Readiness> => {
-  const [postgres, migrations, temporal] = await Promise.all([
+  const [postgres, migrations, temporal, cluster] = await Promise.all([
     check(async () => {
       await deps.sql.query('select 1')
       return null
@@ -29,9 +43,13 @@ const readiness = async (deps: ApiDeps): Promise<Readiness> => {
       return pending.length === 0 ? null : `not yet run: ${pending.join(', ')}; run bin/migrate.ts`
     }),
     check(async () => ((await deps.temporal.isReachable()) ? null : 'does not answer')),
+    deps.inspector === null ? null : clusterCheck(deps.inspector),
   ])
   const usable = postgres.ok && migrations.ok && !deps.drain.aborted
-  return { status: usable ? (temporal.ok ? 'ready' : 'degraded') : 'not_ready', postgres, migrations, temporal }
+  // Workers make sandboxes, not this process: without a cluster it hands out what is warm, and everything can be read.
+  const whole = temporal.ok && cluster?.ok !== false
+  const checks = { postgres, migrations, temporal, ...(cluster === null ? {} : { cluster }) }
+  return { status: usable ? (whole ? 'ready' : 'degraded') : 'not_ready', ...checks }
 }
 
 /** A worker asks for work again after a minute at the latest. */
@@ -50,20 +68,31 @@ const workersSeen = async ({ temporal }: ApiDeps): Promise<number> => {
   return (pollers ?? []).filter(({ lastAccessTime }) => Number(lastAccessTime?.seconds ?? 0) > since).length
 }
 
-const sandboxHealth = async (deps: ApiDeps): Promise<SandboxHealth> => {
-  const startedAt = performance.now()
-  const { driver } = deps.config.sandbox
-  const answer = (ok: boolean, workers: number, error?: string): SandboxHealth => {
-    const elapsed_ms = Math.round((performance.now() - startedAt) * 10) / 10
-    return { ok, driver, workers, elapsed_ms, ...(error === undefined ? {} : { error }) }
-  }
+/** @returns how many workers there are, and what is wrong with that */
+const workersHealth = async (deps: ApiDeps): Promise<{ workers: number; error: string | null }> => {
   try {
     const workers = await workersSeen(deps)
-    return workers > 0
-      ? answer(true, workers)
-      : answer(false, 0, 'no worker asks Temporal for work; start bin/worker.ts')
+    return { workers, error: workers > 0 ? null : 'no worker asks Temporal for work; start bin/worker.ts' }
   } catch (error) {
-    return answer(false, 0, `Temporal does not answer: ${errorText(error)}`)
+    return { workers: 0, error: `Temporal does not answer: ${errorText(error)}` }
+  }
+}
+
+const sandboxHealth = async (deps: ApiDeps): Promise<SandboxHealth> => {
+  const startedAt = performance.now()
+  const [{ workers, error }, cluster] = await Promise.all([workersHealth(deps), deps.inspector?.health() ?? null])
+  const elapsed_ms = Math.round((performance.now() - startedAt) * 10) / 10
+  const errors = [
+    ...(cluster?.problems.map(({ what, detail, remedy }) => [what, detail, remedy].filter(Boolean).join(' ')) ?? []),
+    ...(error === null ? [] : [error]),
+  ]
+  return {
+    ok: errors.length === 0,
+    driver: deps.config.sandbox.driver,
+    workers,
+    elapsed_ms,
+    ...(cluster === null ? {} : { cluster }),
+    ...(errors.length === 0 ? {} : { error: errors.join('; ') }),
   }
 }
 
@@ -103,7 +132,8 @@ export const healthRoutes = (deps: ApiDeps): Route[] => [
     operationId: 'getSandboxHealth',
     tag: 'platform',
     summary: 'Whether sandboxes can be made',
-    description: 'Sandboxes are made by the workers, whatever the driver; this says whether there are any.',
+    description:
+      'Sandboxes are made by the workers, whatever the driver: this says whether there are any, and with SANDBOX_DRIVER=kubernetes whether the cluster answers and has what sandboxes need.',
     replies: [
       { status: 200, description: 'They can', schema: SandboxHealth },
       { status: 503, description: 'They cannot; the body says why', schema: SandboxHealth },

@@ -3,6 +3,75 @@ import { ISSUE_CODES } from '../../domain/diagnosis.ts'
 import { Id, Json, Time } from './common.ts'
 
 const absent = { error: z.string().optional() }
+const text = z.string().optional()
+const number = z.number().optional()
+
+const Condition = z.looseObject({ type: z.string(), status: z.string(), reason: text, message: text })
+const Amounts = z.object({ cpu_millicores: z.number(), memory_bytes: z.number() })
+
+const Pod = z.looseObject({
+  exists: z.boolean(),
+  phase: text,
+  pod_ip: text,
+  pod_ips: z.array(z.string()).optional(),
+  node_name: text,
+  age_ms: number,
+  restart_count: number,
+  container_statuses: z
+    .array(
+      z.looseObject({
+        name: z.string(),
+        ready: z.boolean(),
+        restart_count: z.number(),
+        waiting_reason: text,
+        waiting_message: text,
+        terminated_reason: text,
+        terminated_exit_code: number,
+      }),
+    )
+    .optional(),
+  conditions: z.array(Condition).optional(),
+  ...absent,
+})
+
+const Service = z.looseObject({
+  exists: z.boolean(),
+  expected: z
+    .boolean()
+    .optional()
+    .describe('Whether sandboxes are reached through Services of their own (K8S_ACCESS).'),
+  cluster_ip: text,
+  age_ms: number,
+  ports: z
+    .array(
+      z.object({
+        port: z.number(),
+        target_port: z.union([z.number(), z.string()]).optional(),
+        node_port: number,
+        protocol: text,
+      }),
+    )
+    .optional(),
+  node_port: number,
+  ...absent,
+})
+
+const Node = z.looseObject({
+  exists: z.boolean(),
+  name: text,
+  ready_status: text,
+  ready_reason: text,
+  internal_ip: text,
+  external_ip: text,
+  age_ms: number,
+  taints: z.array(z.object({ key: z.string(), value: text, effect: z.string() })).optional(),
+  capacity: Amounts.optional(),
+  allocatable: Amounts.optional(),
+  allocated_requests: Amounts.optional(),
+  allocated_pct: z.object({ cpu: z.number(), memory: z.number() }).optional().describe('Of the capacity.'),
+  pod_count: number,
+  ...absent,
+})
 
 export const Diagnosis = z
   .object({
@@ -33,12 +102,39 @@ export const Diagnosis = z
         branch: z.string(),
       })
       .nullable(),
-    pod: z.looseObject({ exists: z.boolean(), phase: z.string().optional(), age_ms: z.number().optional(), ...absent }),
-    sandbox_cr: z.looseObject({ exists: z.boolean(), ...absent }),
-    service: z.looseObject({ exists: z.boolean(), ...absent }),
+    source: z
+      .enum(['live', 'stored'])
+      .describe(
+        'Where pod, sandbox_cr, service, node, image_cache and events come from: the cluster, just now; or the database, with what was seen of the sandbox before it went.',
+      ),
+    seen_at: Time.nullable().describe('When these were looked at.'),
+    pod: Pod,
+    sandbox_cr: z.looseObject({
+      exists: z.boolean(),
+      age_ms: number,
+      conditions: z.array(Condition).optional(),
+      pod_ips: z.array(z.string()).optional(),
+      service: text,
+      ...absent,
+    }),
+    service: Service,
     pod_logs_tail: z.object({ available: z.boolean(), text: z.string().optional(), ...absent }),
-    node: z.looseObject({ exists: z.boolean(), ...absent }),
-    image_cache: z.looseObject({ daemonset_exists: z.boolean(), notes: z.string().optional() }),
+    node: Node,
+    image_cache: z.looseObject({
+      daemonset_exists: z.boolean().describe('Always false: there is none.'),
+      ready_on_pod_node: z
+        .boolean()
+        .optional()
+        .describe('Whether the node has the image; absent when it does not say.'),
+      notes: text,
+      ...absent,
+    }),
+    events: z
+      .object({
+        items: z.array(z.looseObject({ at: z.string(), type: text, reason: text, message: text, count: z.number() })),
+        ...absent,
+      })
+      .describe('What the cluster has said of the sandbox, oldest first.'),
     warm_pool: z.object({
       provisioning: z.int(),
       warm: z.int(),
