@@ -4,6 +4,8 @@ import type { MessagePart, TurnReply, TurnUsage } from './turn.ts'
  * The protocol between the platform and the supervisor inside a sandbox: HTTP/1.1 with a bearer token, and server-sent events.
  *
  *   GET  /healthz            200 Health (no token needed for the bare status code)
+ *   POST /configure          Configuration → 200, a line of JSON (Health) for each change until it has booted or failed, an empty line every 5 s;
+ *                            only where the supervisor was started without configuration, and until then all else is 503
  *   POST /bind               BindRequest → 200 BindReply; same epoch again → same reply; another epoch → 409
  *   POST /turns              TurnRequest → 202; idempotent by turn_id; 409 `turn_running` while another runs, 409 `not_bound`
  *   GET  /events?after=N     SSE: `id: <seq>`, `data: <JournalEntry>`; comment heartbeat every 5 s; never ends by itself
@@ -86,6 +88,21 @@ export type SupervisorConfig = {
   /** Plain environment of set-up command, harness and tools. */
   env: Record<string, string>
 }
+
+/**
+ * What a supervisor is told by `POST /configure` that was started without configuration, as in a pod: whoever may read the pod must not read this. Its address,
+ * directory, harnesses and the hash of its token are in its environment. The same again is answered the same; another one is refused with 409.
+ */
+export type Configuration = Omit<SupervisorConfig, 'token' | 'listen' | 'dir' | 'harness'> & { harness: { id: string } }
+
+const BOOTED: Record<SupervisorConfig['purpose'], ReadonlySet<SupervisorState>> = {
+  session: new Set(['booted', 'warm', 'bound']),
+  pool: new Set(['warm', 'bound']),
+}
+
+/** Whether its start has come to its end, and well. */
+export const hasBooted = (purpose: SupervisorConfig['purpose'], state: SupervisorState): boolean =>
+  BOOTED[purpose].has(state)
 
 /** A supervisor that cannot boot writes `failed` with the reason and exits with 1. */
 export type SupervisorStateFile = {

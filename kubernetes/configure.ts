@@ -1,10 +1,8 @@
 import { request } from 'undici'
 import type { Agent } from 'undici'
-import type { Health, SupervisorConfig } from '../domain/supervisor-protocol.ts'
+import { hasBooted } from '../domain/supervisor-protocol.ts'
+import type { Configuration, Health } from '../domain/supervisor-protocol.ts'
 import type { SandboxSpec } from '../sandbox/driver.ts'
-
-/** What a supervisor that was started without configuration is told. Its address, directory and harness are those of its image. */
-export type Configuration = Omit<SupervisorConfig, 'token' | 'listen' | 'dir' | 'harness'> & { harness: { id: string } }
 
 export const configurationOf = (spec: SandboxSpec): Configuration => ({
   sandbox_id: spec.sandboxId,
@@ -57,7 +55,10 @@ export const configure = async (
         options.onHealth(last)
       }
     }
-    return last === null ? { is: 'broken', reason: 'the supervisor said nothing' } : { is: 'ended', last }
+    if (last === null) return { is: 'broken', reason: 'the supervisor said nothing' }
+    if (last.state !== 'failed' && !hasBooted(body.purpose, last.state))
+      return { is: 'broken', reason: `the supervisor broke off while it was ${last.state}` }
+    return { is: 'ended', last }
   } catch (error) {
     return { is: 'broken', reason: Error.isError(error) ? error.message : String(error) }
   }

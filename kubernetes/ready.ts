@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Agent } from 'undici'
 import type { FailureCode } from '../domain/session.ts'
-import type { Health, SupervisorState } from '../domain/supervisor-protocol.ts'
+import { hasBooted } from '../domain/supervisor-protocol.ts'
+import type { Health } from '../domain/supervisor-protocol.ts'
 import type { Evidence, ReadyProgress, SandboxSpec } from '../sandbox/driver.ts'
 import { SandboxFailedError } from '../sandbox/driver.ts'
 import { getOrNull } from './cluster.ts'
@@ -28,11 +29,6 @@ const askAgainMs = 200
 
 /** The copy of the cluster is milliseconds behind; an object that it does not show after this is asked for by name. */
 const appearMs = 2_000
-
-const DONE: Record<SandboxSpec['purpose'], ReadonlySet<SupervisorState>> = {
-  session: new Set(['booted', 'warm', 'bound']),
-  pool: new Set(['warm', 'bound']),
-}
 
 const inBrackets = (host: string): string => (host.includes(':') ? `[${host}]` : host)
 
@@ -200,7 +196,7 @@ export const awaitReady = async (
         if (health?.phase != null) show(health.phase)
         const endpoint = endpointOf(cluster, name, verdict, port)
         if (endpoint !== null) boot.begin(endpoint)
-        if (endpoint !== null && health !== null && DONE[spec.purpose].has(health.state))
+        if (endpoint !== null && health !== null && hasBooted(spec.purpose, health.state))
           return { endpoint, podUid: verdict.podUid }
       }
       const restMs = deadline - performance.now()

@@ -24,11 +24,17 @@ export const readBody = (request: IncomingMessage): Promise<Buffer> =>
     request.once('close', () => reject(new AppError('bad_request', 'the body broke off')))
   })
 
-const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
+export const sha256 = (text: string): Buffer => createHash('sha256').update(text).digest()
 
 /** Compares in constant time, whatever the lengths. */
 export const sameSecret = (given: string | undefined, expected: string): boolean =>
-  timingSafeEqual(digest(given ?? ''), digest(expected))
+  timingSafeEqual(sha256(given ?? ''), sha256(expected))
+
+/** The bearer token of a request, if it is the one of this hash. Compares in constant time, whatever the lengths. */
+export const tokenOf = (request: IncomingMessage, tokenSha256: Buffer): string | null => {
+  const [, token = ''] = /^Bearer (.+)$/.exec(request.headers.authorization ?? '') ?? []
+  return timingSafeEqual(sha256(token), tokenSha256) && token !== '' ? token : null
+}
 
 /** Writes, and waits when the reader is slow; resolves also when it has gone. */
 export const writeSlowly = async (response: ServerResponse, bytes: string | Buffer): Promise<void> => {

@@ -1,10 +1,12 @@
 import { AppError, type ErrorDetail } from '../domain/errors.ts'
-import type { BindRequest, TurnRequest } from '../domain/supervisor-protocol.ts'
+import type { BindRequest, Configuration, TurnRequest } from '../domain/supervisor-protocol.ts'
 
 /** What callers may send. Larger than what the platform's own API lets through, small enough that no caller can fill the sandbox' memory. */
 const LIMITS = {
   nameChars: 500,
   secretChars: 8_192,
+  urlChars: 8_192,
+  commandChars: 100_000,
   promptChars: 1_000_000,
   envNames: 500,
   envValueChars: 131_072,
@@ -102,6 +104,25 @@ export const asBindRequest = (body: unknown): BindRequest => {
   checkHistory(checks, history)
   checks.done()
   return body as BindRequest
+}
+
+/** @returns the known fields of it @throws AppError `invalid`, with the name of each field that is wrong */
+export const asConfiguration = (body: unknown): Configuration => {
+  const checks = createChecks()
+  const { say, text, object } = checks
+  const fields = object('body', body)
+  const { purpose, repo_url, branch, setup_command, env } = fields
+  for (const name of ['sandbox_id', 'template_hash']) text(name, fields[name], { min: 1, max: LIMITS.nameChars })
+  if (purpose !== 'pool' && purpose !== 'session') say('purpose', 'must be pool or session')
+  const { id } = object('harness', fields['harness'])
+  text('harness.id', id, { min: 1, max: LIMITS.nameChars })
+  text('repo_url', repo_url, { max: LIMITS.urlChars })
+  text('branch', branch, { max: LIMITS.nameChars })
+  if (setup_command !== null) text('setup_command', setup_command, { max: LIMITS.commandChars })
+  checkEnv(checks, env)
+  checks.done()
+  const { sandbox_id, template_hash } = body as Configuration
+  return { sandbox_id, template_hash, purpose, harness: { id }, repo_url, branch, setup_command, env } as Configuration
 }
 
 /** @throws AppError `invalid`, with the name of each field that is wrong */

@@ -1,10 +1,15 @@
+import { once } from 'node:events'
 import http from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { AppError, type ErrorCode, errorText, isAppError } from '../domain/errors.ts'
-import { readBody, sameSecret, writeSlowly } from './http.ts'
+import { hasBooted } from '../domain/supervisor-protocol.ts'
+import type { Configuration } from '../domain/supervisor-protocol.ts'
+import type { Configuring } from './configuring.ts'
+import { readBody, tokenOf, writeSlowly } from './http.ts'
 import type { Journal } from './journal.ts'
 import { asBindRequest, asInterruptRequest, asTurnRequest } from './requests.ts'
+import type { Sandbox } from './sandbox.ts'
 import type { Supervisor } from './supervisor.ts'
 
 const heartbeatMs = 5_000
@@ -69,41 +74,101 @@ const cursor = (text: string | null): number => {
   return Number(text)
 }
 
-const USABLE = new Set(['booted', 'warm', 'bound'])
+/** One `Health` a line, now and at each change, until it has booted or failed. */
+const streamBoot = (sandbox: Sandbox, purpose: Configuration['purpose'], response: ServerResponse): void => {
+  response.writeHead(200, { 'content-type': 'application/x-ndjson', 'cache-control': 'no-store' })
+  const heartbeat = setInterval(() => response.write('\n'), heartbeatMs)
+  let said = ''
+  const tell = (): void => {
+    const health = sandbox.health()
+    if (health === null) return
+    const now = `${health.state} ${health.phase}`
+    if (now !== said) response.write(`${JSON.stringify(health)}\n`)
+    said = now
+    if (health.state !== 'failed' && !hasBooted(purpose, health.state)) return
+    stop()
+    response.end()
+  }
+  const forget = sandbox.onChange(tell)
+  const stop = (): void => {
+    clearInterval(heartbeat)
+    forget()
+  }
+  response.once('close', stop)
+  tell()
+}
 
-export const listen = async (
-  supervisor: Supervisor,
-  options: { host: string; port: number; token: string },
-): Promise<{ port: number; close(): void }> => {
-  const bearer = `Bearer ${options.token}`
+const answerBound = async (
+  { supervisor, url }: { supervisor: Supervisor; url: URL },
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> => {
+  switch (`${request.method} ${url.pathname}`) {
+    case 'POST /bind':
+      return send(response, 200, await supervisor.bind(asBindRequest(await parsed(request))))
+    case 'POST /turns':
+      supervisor.startTurn(asTurnRequest(await parsed(request)))
+      return send(response, 202, {})
+    case 'POST /interrupt':
+      await supervisor.interrupt(asInterruptRequest(await parsed(request)).turn_id)
+      return send(response, 202, {})
+    case 'GET /events':
+      return streamJournal(supervisor.journal, cursor(url.searchParams.get('after') ?? '0'), response)
+    case 'GET /messages':
+      return send(response, 200, await supervisor.messages())
+    case 'GET /logs':
+      return send(response, 200, { lines: supervisor.log.tail(cursor(url.searchParams.get('tail') ?? '200')) })
+    default:
+      throw new AppError('not_found', `${request.method} ${url.pathname} is not known here`)
+  }
+}
+
+const USABLE = new Set<string | undefined>(['booted', 'warm', 'bound'])
+
+export type ServerOptions = {
+  host: string
+  port: number
+  /** Of the bearer token that callers must show. */
+  tokenSha256: Buffer
+  /** Without it nobody can configure the sandbox. */
+  configuring?: (port: number) => Configuring
+}
+
+export type Server = {
+  port: number
+  /** Resolves when everyone who waits for the end of the boot has been told of it. */
+  told: () => Promise<void>
+  /** Leaves them without an end: what a sandbox that is being ended says of its boot is not why it did not boot. */
+  hangUp: () => void
+}
+
+/** Listens, also while the sandbox has not been started. */
+export const listen = async (sandbox: Sandbox, options: ServerOptions): Promise<Server> => {
+  const waiting = new Set<ServerResponse>()
+  let configure: Configuring | undefined
+  let hungUp = false
 
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const url = new URL(request.url ?? '/', 'http://supervisor')
-    const known = sameSecret(request.headers.authorization, bearer)
-    if (url.pathname === '/healthz') {
-      const health = supervisor.health()
-      const status = USABLE.has(health.state) ? 200 : 503
-      return known ? send(response, 200, health) : void response.writeHead(status).end()
+    const token = tokenOf(request, options.tokenSha256)
+    const health = sandbox.health()
+    if (token === null) {
+      if (url.pathname !== '/healthz') throw new AppError('unauthorized', 'wrong token')
+      return void response.writeHead(USABLE.has(health?.state) ? 200 : 503).end()
     }
-    if (!known) throw new AppError('unauthorized', 'wrong token')
-    switch (`${request.method} ${url.pathname}`) {
-      case 'POST /bind':
-        return send(response, 200, await supervisor.bind(asBindRequest(await parsed(request))))
-      case 'POST /turns':
-        supervisor.startTurn(asTurnRequest(await parsed(request)))
-        return send(response, 202, {})
-      case 'POST /interrupt':
-        await supervisor.interrupt(asInterruptRequest(await parsed(request)).turn_id)
-        return send(response, 202, {})
-      case 'GET /events':
-        return streamJournal(supervisor.journal, cursor(url.searchParams.get('after') ?? '0'), response)
-      case 'GET /messages':
-        return send(response, 200, await supervisor.messages())
-      case 'GET /logs':
-        return send(response, 200, { lines: supervisor.log.tail(cursor(url.searchParams.get('tail') ?? '200')) })
-      default:
-        throw new AppError('not_found', `${request.method} ${url.pathname} is not known here`)
+    if (configure !== undefined && request.method === 'POST' && url.pathname === '/configure') {
+      const { purpose } = await configure(await parsed(request), token)
+      if (hungUp) throw new AppError('unavailable', 'the sandbox is being ended')
+      waiting.add(response)
+      response.once('close', () => waiting.delete(response))
+      return streamBoot(sandbox, purpose, response)
     }
+    if (url.pathname === '/healthz' && health !== null) return send(response, 200, health)
+    const supervisor = sandbox.supervisor()
+    // Also what comes to a pod that was made anew under an old name: whom it meant is gone.
+    if (supervisor === null)
+      throw new AppError('unavailable', 'the sandbox is not configured', { cause: { code: 'not_configured' } })
+    return answerBound({ supervisor, url }, request, response)
   }
 
   const server = http.createServer((request, response) => {
@@ -117,12 +182,15 @@ export const listen = async (
     server.listen(options.port, options.host, resolve)
   })
   const { port } = server.address() as AddressInfo
-  supervisor.listening(port)
+  configure = options.configuring?.(port)
   return {
     port,
-    close() {
-      server.close()
-      server.closeAllConnections()
+    told: async () => {
+      await Promise.all([...waiting].map((response) => once(response, 'close')))
+    },
+    hangUp() {
+      hungUp = true
+      for (const response of waiting) response.destroy()
     },
   }
 }

@@ -32,6 +32,8 @@ export type Supervisor = {
   startTurn: (request: TurnRequest) => void
   interrupt: (turnId: string | undefined) => Promise<void>
   messages: () => Promise<TurnReply[]>
+  /** Told of each change of state and phase, after it. @returns ends that */
+  onChange: (listener: () => void) => () => void
   /** Writes `state.json` with the port on which it listens. */
   listening: (port: number) => void
   /** Ends the harness and every process that came from it. */
@@ -101,14 +103,15 @@ const createHeldHarness = async (config: SupervisorConfig, parts: Parts, onDead:
   }
 }
 
-/** @throws Error when the harness cannot be loaded, after it has entered `failed` */
+/** @throws BootError when the harness cannot be loaded, after it has entered `failed`; Error for a directory that cannot be written */
 export const createSupervisor = async (config: SupervisorConfig, options: SupervisorOptions): Promise<Supervisor> => {
   const parts = await createParts(config, options.path, options.out)
   const { journal, lifecycle, log, loopback } = parts
   closeLostTurns(journal)
   const held = await createHeldHarness(config, parts, options.onDead).catch((error: unknown) => {
-    lifecycle.fail(new BootError('harness_exited', `the harness cannot be loaded: ${errorText(error)}`))
-    throw error
+    const failure = new BootError('harness_exited', `the harness cannot be loaded: ${errorText(error)}`)
+    lifecycle.fail(failure)
+    throw failure
   })
   const { harness } = held
   let spare: string | null = null
@@ -151,6 +154,7 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
         .filter(({ info }) => !conversation.history.holds(String(info['id'])))
         .map(({ info, parts }) => ({ info: withModelName(info, conversation.model), parts }))
     },
+    onChange: lifecycle.onChange,
     listening: lifecycle.listening,
     async stop() {
       await Promise.all([

@@ -1,5 +1,5 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { randomUUID } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -66,7 +66,47 @@ const readState = (dir: string): SupervisorStateFile | null => {
   return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as SupervisorStateFile) : null
 }
 
-/** Starts the supervisor as a driver does: one JSON document on its standard input, nothing else. */
+type Started = { env: Record<string, string>; input: string; dir: string }
+
+const watchProcess = ({ env, input, dir }: Started) => {
+  const child = spawn(process.execPath, [path.join(root, 'bin', 'supervisor.ts')], {
+    stdio: ['pipe', 'pipe', 'pipe'],
+    env: { PATH: process.env['PATH'] ?? '', ...env },
+  })
+  let output = ''
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (text: Buffer) => (output += text.toString()))
+  child.stdin.end(input)
+  const exited = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) =>
+    child.once('exit', (code, signal) => resolve({ code, signal })),
+  )
+  return {
+    dir,
+    process: child,
+    exited,
+    output: () => output,
+    state: () => readState(dir),
+    async until(state: SupervisorStateFile['state']) {
+      for (const end = Date.now() + 120_000; Date.now() < end; await sleep(20)) {
+        const now = readState(dir)
+        if (now?.state === state) return now
+        if (now?.state === 'failed') throw new Error(`failed: ${now.failure?.code}: ${now.failure?.message}`)
+        if (child.exitCode !== null || child.signalCode !== null)
+          throw new Error(`the supervisor ended with ${child.exitCode}:\n${output}`)
+      }
+      throw new Error(`not ${state} within two minutes:\n${output}`)
+    },
+    async [Symbol.asyncDispose]() {
+      if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM')
+      // As a driver does. Node can wait for ever in `process.exit`, for a compiler thread that waits for a collection: nodejs/node#54918.
+      const late = setTimeout(() => child.kill('SIGKILL'), 5_000)
+      await exited
+      clearTimeout(late)
+      rmSync(dir, { recursive: true, force: true })
+    },
+  }
+}
+
+/** Starts the supervisor as the local driver does: one JSON document on its standard input, nothing else. */
 export const startSupervisor = (
   options: Partial<Omit<SupervisorConfig, 'harness'>> & { harness: keyof typeof HARNESS_DIRS; harness_dir?: string },
 ): TestSupervisor => {
@@ -88,23 +128,9 @@ export const startSupervisor = (
     ...given,
     harness: { id: harness, dir: harness_dir ?? HARNESS_DIRS[harness] },
   }
-  const child = spawn(process.execPath, [path.join(root, 'bin', 'supervisor.ts')], {
-    stdio: ['pipe', 'pipe', 'pipe'],
-    env: { PATH: process.env['PATH'] ?? '' },
-  })
-  let output = ''
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (text: Buffer) => (output += text.toString()))
-  child.stdin.end(JSON.stringify(config))
-  const exited = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) =>
-    child.once('exit', (code, signal) => resolve({ code, signal })),
-  )
   return {
+    ...watchProcess({ env: {}, input: JSON.stringify(config), dir }),
     token,
-    dir,
-    process: child,
-    exited,
-    output: () => output,
-    state: () => readState(dir),
     target: {
       id,
       get endpoint() {
@@ -112,24 +138,30 @@ export const startSupervisor = (
         return port === null ? null : `http://127.0.0.1:${port}`
       },
     },
-    async until(state) {
-      for (const end = Date.now() + 120_000; Date.now() < end; await sleep(20)) {
-        const now = readState(dir)
-        if (now?.state === state) return now
-        if (now?.state === 'failed') throw new Error(`failed: ${now.failure?.code}: ${now.failure?.message}`)
-        if (child.exitCode !== null || child.signalCode !== null)
-          throw new Error(`the supervisor ended with ${child.exitCode}:\n${output}`)
-      }
-      throw new Error(`not ${state} within two minutes:\n${output}`)
-    },
-    async [Symbol.asyncDispose]() {
-      if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM')
-      // As a driver does. Node can wait for ever in `process.exit`, for a compiler thread that waits for a collection: nodejs/node#54918.
-      const late = setTimeout(() => child.kill('SIGKILL'), 5_000)
-      await exited
-      clearTimeout(late)
-      rmSync(dir, { recursive: true, force: true })
-    },
+  }
+}
+
+/** Starts the supervisor as a pod does: what may be seen of it in the environment, and nothing on standard input. @param env changes of that environment */
+export const startPodSupervisor = async (
+  env: Record<string, string> = {},
+): Promise<TestSupervisor & { target: SupervisorTarget & { endpoint: string } }> => {
+  const id = randomUUID()
+  const token = sandboxToken(MASTER_KEY, id)
+  const dir = mkdtempSync(path.join(tmpdir(), 'lap-sandbox-'))
+  const given = {
+    LAP_SANDBOX_ID: id,
+    LAP_TOKEN_SHA256: createHash('sha256').update(token).digest('hex'),
+    LAP_LISTEN: '127.0.0.1:0',
+    LAP_DIR: dir,
+    HARNESS_PATH: path.dirname(HARNESS_DIRS.light),
+    ...env,
+  }
+  const started = watchProcess({ env: given, input: '', dir })
+  for (;;) {
+    const port = /on port (\d+)/.exec(started.output())?.[1]
+    if (port !== undefined) return { ...started, token, target: { id, endpoint: `http://127.0.0.1:${port}` } }
+    if (started.process.exitCode !== null) throw new Error(`the supervisor ended:\n${started.output()}`)
+    await sleep(10)
   }
 }
 
