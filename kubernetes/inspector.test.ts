@@ -154,6 +154,15 @@ test('refused events, logs and pods of other namespaces are said where they woul
   })
 })
 
+test('a kubelet that fails is not waited for: its log is an error, and the rest is there in time', async () => {
+  scriptSandbox(cluster, 's1')
+  cluster.answers.set(`${CORE}/pods/s1/log`, { refuse: 502, message: 'kubelet is away' })
+  const startedAt = performance.now()
+  const { details } = await inspector.inspect('s1')
+  expect(performance.now() - startedAt).toBeLessThan(3_000)
+  expect(details).toMatchObject({ pod: { exists: true }, logs_error: expect.stringContaining('kubelet is away') })
+})
+
 test('an API server that is silent where it hurts most is waited for, for less than 15 s, and the rest is told', async () => {
   scriptSandbox(cluster, 's1')
   for (const path of [`${SANDBOXES}/s1`, `${CORE}/pods/s1/log`, '/api/v1/nodes/n1']) cluster.answers.set(path, SILENCE)
@@ -172,16 +181,21 @@ test('an API server that is silent where it hurts most is waited for, for less t
 }, 20_000)
 
 const onNode = [
-  ['registry.test/harness:1', ['registry.test/harness:1'], true],
-  ['harness', ['docker.io/library/harness:latest'], true],
-  ['team/harness:2', ['docker.io/team/harness:2'], true],
-  ['localhost:5000/harness', ['localhost:5000/harness:latest'], true],
-  ['registry.test/harness:1', ['registry.test/harness:2'], false],
-  ['registry.test/harness:1', ['docker.io/library/harness:1'], false],
-  ['registry.test/harness:1', [], undefined],
-  ['registry.test/harness:1', Array.from({ length: 50 }, (_, i) => `registry.test/other:${i}`), undefined],
+  ['by its name', 'registry.test/harness:1', ['registry.test/harness:1'], true],
+  ['without host and tag', 'harness', ['docker.io/library/harness:latest'], true],
+  ['without host', 'team/harness:2', ['docker.io/team/harness:2'], true],
+  ['with a port and no tag', 'localhost:5000/harness', ['localhost:5000/harness:latest'], true],
+  ['in another version', 'registry.test/harness:1', ['registry.test/harness:2'], false],
+  ['of another host', 'registry.test/harness:1', ['docker.io/library/harness:1'], false],
+  ['that reports none', 'registry.test/harness:1', [], undefined],
+  [
+    'that reports only the largest',
+    'registry.test/harness:1',
+    Array.from({ length: 50 }, (_, i) => `registry.test/other:${i}`),
+    undefined,
+  ],
 ] as const
-test.each(onNode)('image %s on a node with %.1j: %s', async (image, names, ready) => {
+test.each(onNode)('an image is looked for on its node: %s', async (_, image, names, ready) => {
   scriptSandbox(cluster, 's1')
   change(`${CORE}/pods/s1`, { spec: { containers: [{ name: 'harness', image }] } })
   change('/api/v1/nodes/n1', { status: { images: names.map((name) => ({ names: [name] })) } })

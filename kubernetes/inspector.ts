@@ -50,9 +50,11 @@ const inTime = async <T>(what: string, limitMs: number, work: (signal: AbortSign
 
 /** Reads that end in time, each. */
 const boundedReads = (client: KubeClient, limitMs: number): Reader['client'] => {
-  const bounded = <T>(call: KubeCall, read: (call: KubeCall) => Promise<T>): Promise<T> =>
+  const bounded = <T>(call: KubeCall, read: (call: KubeCall) => Promise<T>): Promise<T> => {
+    const withinMs = Math.min(limitMs, call.timeoutMs ?? limitMs)
     // The client gives up a little before, and then tells what it has met.
-    inTime(`GET ${call.path}`, limitMs, (signal) => read({ ...call, signal, timeoutMs: limitMs - 200 }))
+    return inTime(`GET ${call.path}`, withinMs, (signal) => read({ ...call, signal, timeoutMs: withinMs - 200 }))
+  }
   return {
     json: <T>(call: KubeCall) => bounded(call, (limited) => client.json<T>(limited)),
     text: (call) => bounded(call, (limited) => client.text(limited)),

@@ -6,6 +6,8 @@ import { pathOf, resourceOf } from './objects.ts'
 import type { KubeEvent, KubeList, Node, Pod, Sandbox, SandboxApi, Service } from './objects.ts'
 
 const eventsMax = 50
+/** The kubelet has the log, not the API server; that of a lost node does not answer, and what became of the sandbox must not wait for it. */
+const logsTimeoutMs = 2_000
 
 /** What there is to be read, and what of it. */
 export type Reader = {
@@ -49,19 +51,20 @@ const attempt = async <T>(work: Promise<T>): Promise<Read<T>> => {
   }
 }
 
-type LogsWanted = { tailLines: number; sinceSeconds?: number }
+type LogsWanted = { tailLines: number; sinceSeconds?: number; timeoutMs?: number }
 
 /** Lines of all containers, oldest first in each; marked by the container's name where there are several. A container that has not started has none. */
 export const readPodLogs = async (
   { client, namespace }: Pick<Reader, 'client' | 'namespace'>,
   pod: Pod,
-  { tailLines, sinceSeconds }: LogsWanted,
+  { tailLines, sinceSeconds, timeoutMs }: LogsWanted,
 ): Promise<string[]> => {
   const names = pod.spec?.containers?.map(({ name }) => name) ?? []
   const path = `${pathOf('pods', namespace, pod.metadata.name)}/log`
   const read = async (container: string): Promise<string[]> => {
     try {
-      const text = await client.text({ path, query: { container, tailLines, sinceSeconds } })
+      const query = { container, tailLines, sinceSeconds }
+      const text = await client.text({ path, query, ...(timeoutMs === undefined ? {} : { timeoutMs }) })
       const lines = text.split('\n').filter((line) => line !== '')
       return names.length === 1 ? lines : lines.map((line) => `[${container}] ${line}`)
     } catch (error) {
@@ -98,12 +101,13 @@ export const look = async (reader: Reader, name: string): Promise<Looked> => {
     attempt(readEvents(reader, name)),
   ])
   const pod = plain ?? object
+  const logsWanted = { tailLines: evidenceLogLines, timeoutMs: logsTimeoutMs }
   const there = foundIn<Pod | null>(pod) ?? null
   const nodeName = there?.spec?.nodeName
   const [node, nodePods, logs] = await Promise.all([
     nodeName === undefined || !mayReadNodes ? null : one<Node>(pathOf('nodes', namespace, nodeName)),
     nodeName === undefined || !countsNode ? null : attempt(readNodePods(reader, nodeName)),
-    there === null ? { found: [] } : attempt(readPodLogs(reader, there, { tailLines: evidenceLogLines })),
+    there === null ? { found: [] } : attempt(readPodLogs(reader, there, logsWanted)),
   ])
   return { reader, object, pod, service, node, nodePods, events, logs }
 }
