@@ -1,36 +1,19 @@
 import { execFile } from 'node:child_process'
-import { readFileSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import path from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, test } from '@jest/globals'
 import { parse } from 'yaml'
 import { type Config, loadConfig } from '../../config/config.ts'
 import { settingDefaults } from '../../config/env.ts'
+import { composeOf, environmentIn, GIVEN, interpolate, read, root, type Service, settingsIn } from './compose.ts'
 import { imageContent, instructionsOf, isIgnored, neededBy, trackedFiles } from './image.ts'
 
-const root = fileURLToPath(new URL('../..', import.meta.url))
-const read = (file: string): string => readFileSync(path.join(root, file), 'utf8')
 const run = promisify(execFile)
 
-type Service = {
-  image: string
-  build?: string
-  command?: string[]
-  entrypoint?: string[]
-  environment?: Record<string, string | number>
-  depends_on?: Record<string, { condition: string }>
-  healthcheck?: { test: string[] }
-  ports?: string[]
-  volumes?: string[]
-  init?: boolean
-}
-const compose: { services: Record<string, Service>; volumes: Record<string, unknown> } = parse(
-  read('docker-compose.yml'),
-  { merge: true },
-)
+const compose = composeOf('docker-compose.yml')
 const { services } = compose
 const service = (name: string): Service => {
   const found = services[name]
@@ -38,44 +21,8 @@ const service = (name: string): Service => {
   return found
 }
 const packageJson: { dependencies: Record<string, string>; version: string } = JSON.parse(read('package.json'))
-
-/** What a careful operator exports before `docker compose up`. */
-const GIVEN: Record<string, string> = {
-  POSTGRES_PASSWORD: '0123456789abcdef',
-  MASTER_KEY: '0123456789abcdef',
-  ENCRYPTION_KEY: Buffer.alloc(32, 7).toString('base64'),
-  LITELLM_API_BASE: 'https://litellm.example.com',
-  LITELLM_API_KEY: 'sk-test',
-}
-
-/** Compose' interpolation, innermost first: `${NAME:-default}`, `${NAME:?message}`. */
-const interpolate = (text: string, given: Record<string, string>): string => {
-  const next = text.replace(
-    /\$\{(\w+)(:[-?])?([^{}]*)\}/,
-    (_, name: string, kind: string | undefined, rest: string) => {
-      const value = given[name]
-      if (value !== undefined && value !== '') return value
-      if (kind === ':-') return rest
-      throw new Error(`${name}: ${rest}`)
-    },
-  )
-  return next === text ? text : interpolate(next, given)
-}
-
-const environmentOf = (name: string, given = GIVEN): Record<string, string> =>
-  Object.fromEntries(
-    Object.entries(service(name).environment ?? {}).map(([key, value]) => [key, interpolate(String(value), given)]),
-  )
-
-/** The settings that a service of ours has in its container. */
-const settingsOf = (name: string, given = GIVEN): Record<string, string> => ({
-  ...Object.fromEntries(
-    instructionsOf(read('Dockerfile'))
-      .filter(({ keyword }) => keyword === 'ENV')
-      .flatMap(({ rest }) => rest.split(/\s+/).map((pair) => pair.split('=', 2) as [string, string])),
-  ),
-  ...environmentOf(name, given),
-})
+const environmentOf = (name: string, given = GIVEN) => environmentIn(compose, name, given)
+const settingsOf = (name: string, given = GIVEN) => settingsIn(compose, name, given)
 
 const OURS = ['migrate', 'api', 'worker']
 const configOf = (name: string): Config => loadConfig(settingsOf(name))
