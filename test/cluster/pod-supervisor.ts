@@ -139,7 +139,7 @@ export const createPodSupervisor = (
       configured = { body, raw }
       const harness = { ...health.harness, id: body.harness.id }
       enter({ phase: 'cloning_repo', template_hash: body.template_hash, harness })
-      setTimeout(boot, bootMs(body.setup_command), body)
+      setTimeout(boot, bootMs(body.setup_command), body).unref()
     },
     bind(request) {
       if (bound !== null && bound.request.epoch !== request.epoch)

@@ -13,8 +13,11 @@ import { FAST, kwokFile, type StageTimes } from './stages.ts'
 const READY_TIMEOUT_MS = 60_000
 const READY_POLL_MS = 50
 const STOP_TIMEOUT_MS = 10_000
-/** What every container of a fake node says. */
-const CONTAINER_LOG = Array.from({ length: 300 }, (_, i) => `line ${i + 1} of a fake container\n`).join('')
+/** What every container of a fake node says, as a container runtime writes it. */
+const CONTAINER_LOG = Array.from(
+  { length: 300 },
+  (_, i) => `2026-01-01T00:00:00.000000000Z stdout F line ${i + 1} of a fake container\n`,
+).join('')
 
 export type ClusterOptions = {
   /** Its state: keys, logs, etcd. Emptied at the start. */

@@ -4,7 +4,9 @@
  *
  * An image decides how its container fares, because the image is what a test may choose by the front door:
  *
- *     …/image-missing…   cannot be pulled
+ *     …/image-missing…   is not to be had
+ *     …/registry-down…   cannot be pulled now
+ *     …/config-missing…  lacks something it is to be given
  *     …/crashes…         ends with 1 as soon as it has started
  *     …/out-of-memory…   is killed for its memory
  *     …/never-ready…     runs, and its probe never succeeds
@@ -122,12 +124,13 @@ ${eachContainer(`  ready: {{ not (contains "/never-ready" .image) }}
   state: {waiting: null, running: {startedAt: {{ Now | Quote }}}}`)}
 `
 
-const PULL_FAILED = `
+/** The container of this image does not start, for this reason; the others wait for their turn. */
+const containerWaits = (image: string, reason: string, message: string): string => `
 phase: Pending
 ${eachContainer(`  ready: false
   started: false
-{{ if contains "/image-missing" .image }}
-  state: {waiting: {reason: ImagePullBackOff, message: {{ printf "Back-off pulling image %q" .image | Quote }}}}
+{{ if contains "/${image}" .image }}
+  state: {waiting: {reason: ${reason}, message: {{ printf ${JSON.stringify(message)} .image | Quote }}}}
 {{ else }}
   state: {waiting: {reason: ContainerCreating}}
 {{ end }}`)}
@@ -149,7 +152,14 @@ ${eachContainer(`{{ if contains "/${image}" .image }}
 {{ end }}`)}
 `
 
-const TROUBLES = ['image-missing', 'crashes', 'out-of-memory', 'never-ready']
+/** What keeps a container from starting, by image. */
+const WAITS = {
+  'image-missing': ['ErrImagePull', 'failed to pull image %q: not found'],
+  'registry-down': ['ErrImagePull', 'failed to pull image %q: dial tcp 192.0.2.1:443: connect: connection refused'],
+  'config-missing': ['CreateContainerConfigError', 'secret of image %q is missing'],
+} as const
+
+const TROUBLES = [...Object.keys(WAITS), 'crashes', 'out-of-memory', 'never-ready']
 
 const hasImage = (part: string): Match => ({
   key: `.spec.containers[] | select(.image | test("/(${part})")) | .name`,
@@ -163,15 +173,14 @@ const isCreating: Match = {
   key: '.status.containerStatuses[] | select(.state.waiting.reason == "ContainerCreating") | .name',
   operator: 'Exists',
 }
-const isPulling: Match = {
-  key: '.status.containerStatuses[] | select(.state.waiting.reason == "ImagePullBackOff") | .name',
+const isNotWaitingFor = (reason: string): Match => ({
+  key: `.status.containerStatuses[] | select(.state.waiting.reason == "${reason}") | .name`,
   operator: 'DoesNotExist',
-}
+})
 
 const stagesOf = ({ startMs, stopMs }: StageTimes): object[] => {
   const starts = (name: string, match: Match[], next: Next): object =>
     stage({ name, kind: 'Pod', match: [isKept, isCreating, ...match], delayMs: startMs, next })
-  const pullFailed = { type: 'Warning', reason: 'Failed', message: 'Failed to pull image: not found' }
   return [
     stage({
       name: 'node-up',
@@ -192,10 +201,12 @@ const stagesOf = ({ startMs, stopMs }: StageTimes): object[] => {
       next: { statusTemplate: CREATING },
     }),
     starts('pod-running', [hasNoTrouble], { statusTemplate: RUNNING }),
-    starts('pod-image-missing', [hasImage('image-missing'), isPulling], {
-      event: pullFailed,
-      statusTemplate: PULL_FAILED,
-    }),
+    ...Object.entries(WAITS).map(([image, [reason, message]]) =>
+      starts(`pod-${image}`, [hasImage(image), isNotWaitingFor(reason)], {
+        event: { type: 'Warning', reason: 'Failed', message: `Error: ${reason}` },
+        statusTemplate: containerWaits(image, reason, message),
+      }),
+    ),
     starts('pod-crashes', [hasImage('crashes')], { statusTemplate: containerEnds('crashes', 1, 'Error') }),
     starts('pod-out-of-memory', [hasImage('out-of-memory')], {
       statusTemplate: containerEnds('out-of-memory', 137, 'OOMKilled'),
