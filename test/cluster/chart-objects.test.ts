@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { loadConfig } from '../../config/config.ts'
 import { claimedPatch, objectOf as sandboxOf, readyPatch } from '../../kubernetes/manifest.ts'
 import { isStatus, type Kube } from '../../tools/cluster/kube.ts'
+import { dryRun, ensureServiceMonitors } from './dry-run.ts'
 import { FULL, SECRETS, VALUE_SETS, WITH_SECRETS } from './chart-values.ts'
 import {
   CHART,
@@ -16,7 +17,7 @@ import {
   settingsOf,
   type Values,
 } from './helm.ts'
-import { eventually, getOrNull, makeNamespace } from './namespace.ts'
+import { makeNamespace } from './namespace.ts'
 import { connectShared } from './shared.ts'
 
 const root = path.join(CHART, '../..')
@@ -129,48 +130,6 @@ describe.each(VALUE_SETS)('with %s', (_, values) => {
     for (const name of [platform, sandboxes]) await kube.remove(`/api/v1/namespaces/${name}`)
   })
 })
-
-/** Of the operator's definition only the kind: whether it takes each field is not shown by this. A cluster that has the operator is used as it is. */
-const ensureServiceMonitors = async (on: Kube): Promise<void> => {
-  const crds = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions'
-  const name = 'servicemonitors.monitoring.coreos.com'
-  if ((await getOrNull(on, `${crds}/${name}`)) === null)
-    await on.create(crds, {
-      apiVersion: 'apiextensions.k8s.io/v1',
-      kind: 'CustomResourceDefinition',
-      metadata: { name },
-      spec: {
-        group: 'monitoring.coreos.com',
-        scope: 'Namespaced',
-        names: { kind: 'ServiceMonitor', plural: 'servicemonitors' },
-        versions: [
-          {
-            name: 'v1',
-            served: true,
-            storage: true,
-            schema: { openAPIV3Schema: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true } },
-          },
-        ],
-      },
-    })
-  await eventually(() => getOrNull(on, '/apis/monitoring.coreos.com/v1'))
-}
-
-/** All that the API server does but for writing it down; a field that it does not know is an error. @returns the kind */
-const dryRun = async (on: Kube, { kind, ...object }: Rendered): Promise<string> => {
-  const { apiVersion, metadata } = object
-  const group = apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`
-  const { resources } = await on.get<{ resources: { kind: string; name: string }[] }>(group)
-  const resource = resources.find((one) => one.kind === kind && !one.name.includes('/'))?.name
-  const where = metadata.namespace === undefined ? '' : `/namespaces/${metadata.namespace}`
-  const path = `${group}${where}/${resource}?dryRun=All&fieldValidation=Strict`
-  try {
-    await on.create(path, { kind, ...object })
-  } catch (error) {
-    throw new Error(`${kind} ${metadata.name} was refused`, { cause: error })
-  }
-  return kind
-}
 
 test('a field that is not there is found by the dry run', async () => {
   const namespace = await makeNamespace(kube)

@@ -99,7 +99,8 @@ K8S_TOLERATIONS: {{ if .tolerations }}{{ toJson .tolerations | quote }}{{ else }
 {{- end -}}
 {{- $host := regexReplaceAll "^[a-z]+://([^/:]+).*$" (default "" .Values.settings.LITELLM_API_BASE) "${1}" -}}
 {{- $inside := regexMatch "^([^.]+|.*\\.svc|.*\\.svc\\..*|.*\\.cluster\\.local|10\\..*|192\\.168\\..*|172\\.(1[6-9]|2[0-9]|3[01])\\..*)$" $host -}}
-{{- if and $host $inside .Values.networkPolicy.enabled (not .Values.networkPolicy.sandboxes.egress) -}}
+{{- $policy := .Values.networkPolicy -}}
+{{- if and $host $inside $policy.enabled $policy.sandboxes.blockedRanges (not $policy.sandboxes.egress) -}}
 {{- fail (printf "networkPolicy.sandboxes.egress is required: settings.LITELLM_API_BASE names %s inside the cluster, which no sandbox may reach without a rule, for instance [{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: litellm}}}], ports: [{port: 4000}]}]" $host) -}}
 {{- end -}}
 {{- end -}}
