@@ -191,12 +191,13 @@ test('a conversation that breaks is begun anew with the same words', async () =>
   answers.push(
     (response) => void response.destroy(),
     (response) => void response.writeHead(503).end(),
+    says(health('booting', { phase: 'cloning_repo' })),
     says(health('booted')),
   )
   objects.set(object('1'))
   pods.set(pod('2', runs))
   await wait().done
-  expect(asked.length).toBe(3)
+  expect(asked.length).toBe(4)
   expect(asked[2]).toEqual(asked[0])
 })
 

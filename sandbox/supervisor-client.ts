@@ -43,9 +43,11 @@ type Call = { method: 'GET' | 'POST'; path: string; body?: object; timeoutMs: nu
 
 const refusal = async (path: string, response: Dispatcher.ResponseData): Promise<Error> => {
   const text = await response.body.text()
+  const { code, message } = parseRefusal(text)
   // Every sandbox has a token of its own: another one has been given the address of this one.
   if (response.statusCode === 401) return new SupervisorUnreachable(`${path}: somebody else answers there`)
-  const { code, message } = parseRefusal(text)
+  // A pod that was made anew under its name: the sandbox that was meant is gone.
+  if (code === 'not_configured') return new SupervisorUnreachable(`${path}: an empty sandbox answers there`)
   const what = `supervisor refused ${path} with ${response.statusCode}: ${message ?? text.slice(0, 300)}`
   return new AppError(response.statusCode === 409 ? 'conflict' : 'upstream', what, { cause: { code } })
 }
