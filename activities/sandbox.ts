@@ -58,8 +58,12 @@ const create = async (deps: ActivityDeps, spec: SandboxSpec, sandbox: SandboxRow
     // What the driver refuses, such as a harness that it does not have, it will refuse again.
     if (isAppError(error) && error.code === 'invalid')
       throw new SandboxFailedError({ code: 'image_pull', message, evidence: { exists: false } })
-    if (Date.now() - sandbox.created_at.getTime() < createPatienceMs) throw error
-    throw new SandboxFailedError({ code: 'unschedulable', message, evidence: await inspected(deps, spec.name) })
+    const age = Date.now() - sandbox.created_at.getTime()
+    // Nobody was there to refuse it, which says nothing about it: as long as it may take to start, it is asked for again.
+    const away = isAppError(error) && error.code === 'unavailable'
+    if (age < (away ? sandboxReadyTimeoutMs : createPatienceMs)) throw error
+    const code = away ? 'start_timeout' : 'unschedulable'
+    throw new SandboxFailedError({ code, message, evidence: await inspected(deps, spec.name) })
   }
 }
 

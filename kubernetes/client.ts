@@ -1,5 +1,4 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import pLimit from 'p-limit'
 import { Agent, request } from 'undici'
 import type { Dispatcher } from 'undici'
 import { errorText } from '../domain/errors.ts'
@@ -17,6 +16,8 @@ export type KubeCall = {
   signal?: AbortSignal
   /** All tries together. */
   timeoutMs?: number
+  /** Told when a stream of lines has begun. */
+  onOpen?: () => void
 }
 
 /** An API server, as far as the driver needs one: JSON, texts and streams of lines. */
@@ -37,10 +38,8 @@ const connectTimeoutMs = 3_000
 const watchSilenceMs = 90_000
 const retryFirstMs = 100
 const retryMaxMs = 2_000
-/** Below the API server's own limits for one user; the pool's starts come in bursts. */
-const requestsPerSecond = 50
-const requestsBurst = 100
-const requestsAtOnce = 32
+/** Below the API server's own limits for one user; a start and its end are a dozen requests, and the pool's starts come in bursts. */
+const limits = { perSecond: 100, burst: 200, atOnce: 32 }
 
 const RETRIED = new Set([429, 500, 502, 503, 504])
 
@@ -92,12 +91,10 @@ async function* linesOf(body: AsyncIterable<Buffer>): AsyncGenerator<string> {
 
 /** Requests to one API server, within limits of our own and within what it asks for (429, `Retry-After`). */
 export const createKubeClient = (credentials: Credentials): KubeClient => {
-  const limiter = createLimiter({ perSecond: requestsPerSecond, burst: requestsBurst })
-  const atOnce = pLimit(requestsAtOnce)
+  const limiter = createLimiter(limits)
   const agents = createAgents()
 
   const send = async (call: KubeCall, signal: AbortSignal | undefined): Promise<Dispatcher.ResponseData> => {
-    await limiter.take(signal)
     const { headers, tls } = await credentials.current()
     const method = call.method ?? 'GET'
     const response = await request(urlOf(credentials.server, call), {
@@ -118,6 +115,16 @@ export const createKubeClient = (credentials: Credentials): KubeClient => {
     throw errorOf(response.statusCode, text, typeof retryAfter === 'string' ? retryAfter : undefined)
   }
 
+  /** @param whole ends with the call; waiting for one's turn is not the server's fault, so it does not count as its time */
+  const sendOnce = async (what: KubeCall, whole: AbortSignal): Promise<string> => {
+    const leave = await limiter.enter(whole)
+    try {
+      return await (await send(what, AbortSignal.any([whole, AbortSignal.timeout(tryTimeoutMs)]))).body.text()
+    } finally {
+      leave()
+    }
+  }
+
   /** @returns how long to wait before the next try; null: there is no use in one */
   const pauseAfter = (error: unknown, tries: number): number | null => {
     if (!isKubeError(error)) return backoffMs(tries)
@@ -128,13 +135,13 @@ export const createKubeClient = (credentials: Credentials): KubeClient => {
   }
 
   const call = async (what: KubeCall): Promise<string> => {
-    const deadline = performance.now() + (what.timeoutMs ?? callTimeoutMs)
-    for (let tries = 1; ; tries++) {
-      const leftMs = deadline - performance.now()
-      const limits = [AbortSignal.timeout(Math.max(1, Math.ceil(Math.min(tryTimeoutMs, leftMs))))]
-      const signal = AbortSignal.any(what.signal === undefined ? limits : [what.signal, ...limits])
+    const timeoutMs = Math.max(1, Math.ceil(what.timeoutMs ?? callTimeoutMs))
+    const deadline = performance.now() + timeoutMs
+    const over = AbortSignal.timeout(timeoutMs)
+    const whole = what.signal === undefined ? over : AbortSignal.any([what.signal, over])
+    for (let tries = 1; ; tries++)
       try {
-        return await (await send(what, signal)).body.text()
+        return await sendOnce(what, whole)
       } catch (error) {
         what.signal?.throwIfAborted()
         const pauseMs = pauseAfter(error, tries)
@@ -145,15 +152,17 @@ export const createKubeClient = (credentials: Credentials): KubeClient => {
         }
         await sleep(pauseMs, undefined, what.signal === undefined ? {} : { signal: what.signal })
       }
-    }
   }
 
   return {
     server: credentials.server,
-    json: async <T>(what: KubeCall) => JSON.parse(await atOnce(() => call(what))) as T,
-    text: (what) => atOnce(() => call(what)),
+    json: async <T>(what: KubeCall) => JSON.parse(await call(what)) as T,
+    text: call,
     async *lines(what) {
+      // It is under way for minutes, and is not counted among those that may be.
+      ;(await limiter.enter(what.signal))()
       const response = await send(what, what.signal)
+      what.onOpen?.()
       yield* linesOf(response.body as AsyncIterable<Buffer>)
     },
     [Symbol.asyncDispose]: () => agents.destroy(),

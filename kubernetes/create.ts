@@ -3,11 +3,13 @@ import { SandboxFailedError } from '../sandbox/driver.ts'
 import type { SandboxSpec } from '../sandbox/driver.ts'
 import { getOrNull } from './cluster.ts'
 import type { Cluster } from './cluster.ts'
-import { hasStatus, isKubeError, refusalOf } from './errors.ts'
+import { hasStatus, isKubeError, refusalOf, unavailable } from './errors.ts'
 import { objectOf, serviceOf } from './manifest.ts'
 import { LABEL, MANAGED_BY } from './names.ts'
 import { pathOf, resourceOf } from './objects.ts'
 import type { KubeObject } from './objects.ts'
+
+const readyzMs = 2_000
 
 /** Whether an object belongs to this installation. Names alone prove nothing. */
 export const isOurs = (object: KubeObject, instance: string): boolean =>
@@ -26,12 +28,34 @@ const rejected = (error: unknown, what: string): unknown => {
   return new SandboxFailedError({ code: code ?? 'setup_failed', message, evidence })
 }
 
+const lacksRight = (error: unknown): boolean =>
+  isKubeError(error) && error.status === 403 && error.message.includes('cannot create resource')
+
+/** An API server that has just started refuses everybody until it has read its roles, and is not ready until then. Everybody may ask it. */
+const isReady = (cluster: Cluster): Promise<boolean> =>
+  cluster.client.text({ path: '/readyz', timeoutMs: readyzMs }).then(
+    () => true,
+    () => false,
+  )
+
+const post = async <T>(cluster: Cluster, path: string, body: object): Promise<T> => {
+  const send = (): Promise<T> => cluster.client.json<T>({ method: 'POST', path, body })
+  try {
+    return await send()
+  } catch (error) {
+    if (!lacksRight(error)) throw error
+    if (!(await isReady(cluster))) throw unavailable('the Kubernetes API server is starting', error)
+    // It may have become so only now.
+    return send()
+  }
+}
+
 /** The object, made by this call or by an earlier one of the same name. */
 const createObject = async (cluster: Cluster, spec: SandboxSpec): Promise<KubeObject> => {
   const { client, settings } = cluster
   const path = pathOf(resourceOf(settings.api), settings.namespace)
   try {
-    return await client.json<KubeObject>({ method: 'POST', path, body: objectOf(spec, settings) })
+    return await post<KubeObject>(cluster, path, objectOf(spec, settings))
   } catch (error) {
     if (!hasStatus(error, 409)) throw rejected(error, 'the sandbox was refused')
     const found = await getOrNull<KubeObject>(client, `${path}/${spec.name}`)
@@ -45,12 +69,12 @@ const createObject = async (cluster: Cluster, spec: SandboxSpec): Promise<KubeOb
 
 /** Makes the object, and with it, where that is the way in, a Service that goes when it goes. Both may be there already. */
 export const createSandbox = async (cluster: Cluster, spec: SandboxSpec): Promise<void> => {
-  const { client, settings, access } = cluster
+  const { settings, access } = cluster
   const { metadata } = await createObject(cluster, spec)
   if (access.by !== 'nodeport' || metadata.uid === undefined || metadata.deletionTimestamp !== undefined) return
   try {
     const body = serviceOf(spec, settings, { uid: metadata.uid, anyNode: access.nodeHost !== null })
-    await client.json({ method: 'POST', path: pathOf('services', settings.namespace), body })
+    await post(cluster, pathOf('services', settings.namespace), body)
   } catch (error) {
     if (hasStatus(error, 409)) return
     throw rejected(error, 'the Service of the sandbox was refused')

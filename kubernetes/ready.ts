@@ -27,6 +27,9 @@ export type ReadyContext = {
 /** Pause before a supervisor that did not answer is asked again: it listens a moment after its container runs. */
 const askAgainMs = 200
 
+/** The copy says that it has failed, the API server says that it lives: they agree soon, and each question is half a dozen requests. */
+const confirmAgainMs = 1_000
+
 /** The copy of the cluster is milliseconds behind; an object that it does not show after this is asked for by name. */
 const appearMs = 2_000
 
@@ -185,7 +188,7 @@ export const awaitReady = async (
         // Copies of two kinds may be of different age; what the API server says now counts.
         if (evidence.alive === false || performance.now() >= deadline)
           throw new SandboxFailedError({ ...failureOf(verdict), evidence })
-        await sleep(askAgainMs)
+        await bell.next(confirmAgainMs)
         continue
       }
       const leftMs = graces.leftMs(verdict)

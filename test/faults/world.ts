@@ -1,9 +1,9 @@
-import { randomUUID } from 'node:crypto'
+import { randomInt, randomUUID } from 'node:crypto'
 import { readFileSync, existsSync } from 'node:fs'
 import path from 'node:path'
 import { expect } from '@jest/globals'
 import { Client, Connection } from '@temporalio/client'
-import { type Part, type Stack, until } from './stack.ts'
+import { type Part, type Reply, type Stack, until } from './stack.ts'
 
 /** What the tests do and look at, in the terms of the platform. */
 
@@ -115,6 +115,28 @@ export const warmPool = async (stack: Stack, agentId: string, size: number): Pro
   const first = await openSession(stack, agentId, { wait: true })
   await stack.http('DELETE', `/sessions/${first.id}`)
   await poolHas(stack, size)
+}
+
+/** A turn waits ten seconds for the heartbeat of a dead worker, and the next worker may be killed too. */
+const INSIST_MS = 180_000
+
+/** As a careful client does: the same key on either of two APIs until there is an answer. */
+export const insist = async <T>(
+  stack: Stack,
+  method: string,
+  route: string,
+  { key, body }: { key: string; body?: unknown },
+): Promise<Reply<T>> => {
+  let api = randomInt(2)
+  return until(`an answer to ${method} ${route}`, INSIST_MS, async () => {
+    api = 1 - api
+    const reply = await stack.http<T>(method, route, body, {
+      api,
+      headers: { 'idempotency-key': key },
+      signal: AbortSignal.timeout(INSIST_MS),
+    })
+    return reply.status < 500 && reply.status !== 429 ? reply : null
+  })
 }
 
 /** The text that a turn streamed, from its deltas. */

@@ -2,11 +2,12 @@ import { randomInt } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { replyTo } from '../faults/model.ts'
-import { type Part, type Reply, type Stack, startStack, until } from '../faults/stack.ts'
+import { type Part, type Stack, startStack } from '../faults/stack.ts'
 import {
   createAgent,
   expectWholeLog,
   getSession,
+  insist,
   leavesNothing,
   type Message,
   type Session,
@@ -21,8 +22,6 @@ const OPENING_MS = Number(process.env['SOAK_SECONDS'] ?? 150) * 1_000
 const SEED = Number(process.env['SOAK_SEED'] ?? randomInt(2 ** 31))
 const TURNS = 3
 const CLIENTS = 8
-/** A turn waits ten seconds for the heartbeat of a dead worker, and the next worker may be killed too. */
-const ANSWER_MS = 180_000
 
 let stack: Stack
 beforeAll(async () => {
@@ -30,20 +29,6 @@ beforeAll(async () => {
   stack = await startStack({ apis: 2, workers: 2, env: { WARM_POOL_SIZE: '4', WARM_POOL_MAX_PROVISIONING: '2' } })
 }, 120_000)
 afterAll(async () => stack?.[Symbol.asyncDispose](), 120_000)
-
-/** As a careful client does: the same key on either API until there is an answer. */
-const insist = async <T>(method: string, path: string, body: unknown, key: string): Promise<Reply<T>> => {
-  let api = randomInt(2)
-  return until(`an answer to ${method} ${path}`, ANSWER_MS, async () => {
-    api = 1 - api
-    const reply = await stack.http<T>(method, path, body, {
-      api,
-      headers: { 'idempotency-key': key },
-      signal: AbortSignal.timeout(ANSWER_MS),
-    })
-    return reply.status < 500 && reply.status !== 429 ? reply : null
-  })
-}
 
 type Fault = { name: string; strike: () => Promise<void> }
 
@@ -89,11 +74,17 @@ const idOf = (n: number, turn: number): string => `m-${n}-${turn}.`
 
 /** One session from its create to its last answer. @returns its id */
 const live = async (agent: string, n: number): Promise<string> => {
-  const { status, body } = await insist<Session>('POST', `/agents/${agent}/session`, { title: `${n}` }, `create-${n}`)
+  const { status, body } = await insist<Session>(stack, 'POST', `/agents/${agent}/session`, {
+    body: { title: `${n}` },
+    key: `create-${n}`,
+  })
   expect(status).toBe(200)
   for (let turn = 0; turn < TURNS; turn++) {
     const text = `${idOf(n, turn)} words=10 gap=50`
-    const reply = await insist<Message>('POST', `/sessions/${body.id}/message`, { text }, `turn-${n}-${turn}`)
+    const reply = await insist<Message>(stack, 'POST', `/sessions/${body.id}/message`, {
+      body: { text },
+      key: `turn-${n}-${turn}`,
+    })
     const said = { text, status: reply.status, reply: textOf(reply.body) }
     expect(said).toEqual({ text, status: 200, reply: replyTo(text) })
   }
@@ -131,7 +122,7 @@ test('while processes and servers are killed at random, no session is lost, no t
     expect({ n, asked }).toEqual({ n, asked: Array.from({ length: TURNS }, () => 1) })
   }
   // A create that was answered by nobody made a session too; deleting the agent ends them all.
-  expect((await insist('DELETE', `/agents/${agent}`, undefined, 'end')).status).toBe(204)
+  expect((await insist(stack, 'DELETE', `/agents/${agent}`, { key: 'end' })).status).toBe(204)
   const names = await stack.sql<{ name: string }>('select name from sandbox')
   await leavesNothing(
     stack,
