@@ -1,7 +1,7 @@
 /**
  * A real Kubernetes on a machine that has Go, without containers: `node tools/cluster/cluster.ts build|up|down|status`.
  *
- *     build [--node | name…]        etcd, the control plane, kubectl and KWOK; --node: also kubelet, kube-proxy and CNI plugins
+ *     build [--node | name…]        etcd, the control plane, kubectl, KWOK and Helm; --node: also kubelet, kube-proxy and CNI plugins
  *     up [--nodes 10] [--realistic] starts it on the loopback; --realistic: pods take 8–12 s to start
  *     down                          ends exactly what `up` started
  *     status                        what runs
@@ -12,7 +12,7 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { step } from '../dev/progress.ts'
-import { binariesDir, buildBinaries, CONTROL_PLANE, NODE } from './binaries.ts'
+import { binariesDir, buildBinaries, buildHelm, CONTROL_PLANE, NODE } from './binaries.ts'
 import { endCluster, runningIn, startOwnCluster } from './control-plane.ts'
 import { FAST, REALISTIC } from './stages.ts'
 
@@ -26,16 +26,21 @@ const { values, positionals } = parseArgs({
 })
 const [command, ...names] = positionals
 
-const build = (): Promise<void> =>
+const buildCluster = (): Promise<void> =>
   step('binaries', () => {
     const wanted = values.node === true ? [...CONTROL_PLANE, ...NODE] : CONTROL_PLANE
     return buildBinaries(names.length > 0 ? names : wanted, say)
   })
 
+const build = async (): Promise<void> => {
+  await buildCluster()
+  if (names.length === 0) await step('helm', () => buildHelm(say))
+}
+
 const up = async (): Promise<void> => {
   const nodes = Number(values.nodes)
   if (!Number.isInteger(nodes) || nodes < 0) throw new Error(`--nodes ${values.nodes} is not a number of nodes`)
-  await build()
+  await buildCluster()
   await step('cluster', async () => {
     const { kubeconfig } = await startOwnCluster({
       dir,
