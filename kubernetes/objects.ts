@@ -108,8 +108,8 @@ export type Node = KubeObject & {
     addresses?: { type: string; address: string }[]
     capacity?: Record<string, string>
     allocatable?: Record<string, string>
-    /** The kubelet reports the 50 largest ones, unless told otherwise. */
-    images?: { names?: string[]; sizeBytes?: number }[]
+    /** The kubelet reports the 50 largest ones, unless told otherwise. One that has lost its last name has `names: null`. */
+    images?: { names?: string[] | null; sizeBytes?: number }[]
   }
 }
 

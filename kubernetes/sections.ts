@@ -171,7 +171,7 @@ const imageSection = ({ pod: read, node: nodeRead }: Looked): Record<string, unk
   if (nodeRead.found === null) return { ...base, image, notes: 'The node of the pod is gone.' }
   const images = nodeRead.found.status?.images ?? []
   const wanted = fullName(image)
-  const isThere = images.some(({ names = [] }) => names.some((name) => fullName(name) === wanted))
+  const isThere = images.some(({ names }) => names?.some((name) => fullName(name) === wanted))
   if (isThere) return { ...base, image, ready_on_pod_node: true, notes: 'The node of the pod has the image.' }
   if (images.length === 0) return { ...base, image, notes: 'The node of the pod reports no images.' }
   if (images.length >= reportedImages)

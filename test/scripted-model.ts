@@ -99,7 +99,8 @@ const readJson = async (request: IncomingMessage): Promise<ChatRequest> => {
   return JSON.parse(text) as ChatRequest
 }
 
-export const startScriptedModel = async (key = 'real-gateway-key'): Promise<ScriptedModel> => {
+/** @param host where it listens; a pod does not see the loopback of its node */
+export const startScriptedModel = async (key = 'real-gateway-key', host = '127.0.0.1'): Promise<ScriptedModel> => {
   const requests: ScriptedModel['requests'] = []
   const handle = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const at = performance.now()
@@ -110,7 +111,7 @@ export const startScriptedModel = async (key = 'real-gateway-key'): Promise<Scri
     await answer(body, response)
   }
   const server = createServer((request, response) => void handle(request, response).catch(() => response.destroy()))
-  server.listen(0, '127.0.0.1')
+  server.listen(0, host)
   await once(server, 'listening')
   const close = async (): Promise<void> => {
     if (!server.listening) return
@@ -119,7 +120,7 @@ export const startScriptedModel = async (key = 'real-gateway-key'): Promise<Scri
     await once(server, 'close')
   }
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: `http://${host}:${(server.address() as AddressInfo).port}`,
     key,
     requests,
     close,

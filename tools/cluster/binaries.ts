@@ -36,7 +36,7 @@ export const NODE = ['kubelet', 'kube-proxy', 'bridge', 'loopback', 'host-local'
 
 const LOCK_POLL_MS = 500
 
-const cacheDir = (): string => process.env['LAP_CACHE'] || path.join(os.homedir(), '.cache', 'lap')
+export const cacheDir = (): string => process.env['LAP_CACHE'] || path.join(os.homedir(), '.cache', 'lap')
 
 /** Named after the checksums of everything that goes in. */
 const dirOf = async (modules: readonly Module[]): Promise<string> => {
@@ -57,7 +57,7 @@ const isExecutable = async (file: string): Promise<boolean> => {
   }
 }
 
-const findGo = async (): Promise<string> => {
+export const findGo = async (): Promise<string> => {
   const folders = (process.env['PATH'] ?? '').split(path.delimiter)
   if (process.env['GOROOT']) folders.push(path.join(process.env['GOROOT'], 'bin'))
   for (const folder of [...folders, '/usr/local/go/bin', '/usr/lib/go/bin']) {

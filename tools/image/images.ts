@@ -1,0 +1,80 @@
+import { createHash } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { cacheDir, findGo } from '../cluster/binaries.ts'
+import { hashOf, openContext } from './context.ts'
+import { parseDockerfile } from './dockerfile.ts'
+import { keyOf } from './keys.ts'
+import { packImage } from './oci.ts'
+import { run } from './run.ts'
+import { buildImage } from './stages.ts'
+
+/** Images as OCI tarballs, made without Docker. They are kept in `LAP_CACHE` under a hash of everything that goes in. */
+export type Image = { name: string; file: string }
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const own = import.meta.dirname
+
+const imagesDir = async (): Promise<string> => {
+  const dir = path.join(cacheDir(), 'images')
+  await mkdir(dir, { recursive: true })
+  return dir
+}
+
+const toolHash = async (): Promise<string> => {
+  const sources = (await readdir(own)).filter((name) => name.endsWith('.ts') && !name.endsWith('.test.ts'))
+  return hashOf(await openContext(own), sources)
+}
+
+type Make = (image: Image, on: { work: string; fileOf: (key: string) => string }) => Promise<void>
+
+/** From the cache, or made now; then what was made of earlier inputs goes. @param id what it is, @param key what it is made of */
+const made = async (id: string, key: string, make: Make): Promise<Image> => {
+  const cache = await imagesDir()
+  const used = new Set<string>()
+  const fileOf = (each: string): string => {
+    used.add(`${id}-${each}.tar`)
+    return path.join(cache, `${id}-${each}.tar`)
+  }
+  const image = { name: `localhost/lap-${id}:${key}`, file: fileOf(key) }
+  if (existsSync(image.file)) return image
+  const work = await mkdtemp(path.join(cache, `${id}-`))
+  try {
+    await chmod(work, 0o755)
+    await make(image, { work, fileOf })
+  } finally {
+    await rm(work, { recursive: true, force: true })
+  }
+  const old = (await readdir(cache)).filter(
+    (name) => name.startsWith(`${id}-`) && name.endsWith('.tar') && !used.has(name),
+  )
+  for (const name of old) await rm(path.join(cache, name), { force: true })
+  return image
+}
+
+/** The image of a harness, from its Dockerfile. Needs root and Debian's apt. */
+export const harnessImage = async (harness: string, say: (text: string) => void): Promise<Image> => {
+  const dockerfile = parseDockerfile(await readFile(path.join(root, 'harness', harness, 'Dockerfile'), 'utf8'))
+  const inputs = { dockerfile, context: await openContext(root), salt: await toolHash() }
+  return made(harness, await keyOf(dockerfile.last, inputs), async (image, { work, fileOf }) => {
+    const base = { root, cache: await imagesDir(), say }
+    const snapshot = (key: string): string => fileOf(`after-${key}`)
+    await packImage(await buildImage(dockerfile.last, { ...inputs, base, work, snapshot }), image.name, image.file)
+  })
+}
+
+/** The image of the container that holds a pod's namespaces. Needs Go. */
+export const pauseImage = async (): Promise<Image> => {
+  const source = path.join(own, 'pause/main.go')
+  const inputs = [await toolHash(), await readFile(source, 'utf8')]
+  const key = createHash('sha256').update(JSON.stringify(inputs)).digest('hex').slice(0, 16)
+  return made('pause', key, async (image, { work }) => {
+    const env = { ...process.env, CGO_ENABLED: '0', GOFLAGS: '-buildvcs=false', GO111MODULE: 'off' }
+    await run(await findGo(), ['build', '-trimpath', '-ldflags', '-s -w', '-o', path.join(work, 'pause'), source], {
+      env,
+    })
+    await packImage({ rootfs: work, config: { Env: [], Entrypoint: ['/pause'] } }, image.name, image.file)
+  })
+}
