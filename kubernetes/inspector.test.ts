@@ -205,6 +205,25 @@ test.each(onNode)('an image is looked for on its node: %s', async (_, image, nam
   expect(cache.ready_on_pod_node).toBe(ready)
 })
 
+test('an image that has lost its names is no reason to fail', async () => {
+  scriptSandbox(cluster, 's1')
+  change('/api/v1/nodes/n1', { status: { images: [{ names: null }, { names: ['registry.test/harness:1'] }] } })
+  const { details } = await inspector.inspect('s1')
+  expect(details?.['image_cache']).toMatchObject({ ready_on_pod_node: true })
+})
+
+test('a section that cannot be understood says so, and the others are told', async () => {
+  scriptSandbox(cluster, 's1')
+  change('/api/v1/nodes/n1', { spec: { taints: 'none' }, status: { images: 'none' } })
+  const { details, alive } = await inspector.inspect('s1')
+  expect(alive).toBe(true)
+  expect(details).toMatchObject({
+    pod: { exists: true },
+    node: { exists: false, error: expect.stringContaining('not understood') },
+    image_cache: { daemonset_exists: false, error: expect.stringContaining('not understood') },
+  })
+})
+
 test('a log is asked for with its bounds; what is not there is not found, what is refused says so', async () => {
   scriptSandbox(cluster, 's1')
   expect(await inspector.logs('s1', { tailLines: 7, sinceSeconds: 60 })).toEqual(['first line', 'last line'])

@@ -201,14 +201,25 @@ const eventsOf = (read: Looked['events']) =>
         })),
       }
 
-/** What was seen, in the shapes of `diagnose`. */
+/** What the API server sends is not ours to shape: a section that cannot be made of it says so, and keeps nothing else from being told. */
+const told = <T extends object>(tell: () => T, otherwise: T): T => {
+  try {
+    return tell()
+  } catch (error) {
+    return { ...otherwise, error: `not understood: ${errorText(error)}` }
+  }
+}
+
+const unknown: Section = { exists: false }
+
+/** What was seen, in the shapes of `diagnose`. Never throws. */
 export const sectionsOf = (looked: Looked, now: Date): Record<string, unknown> => ({
   seen_at: now.toISOString(),
-  pod: podSection(looked.pod, now),
-  sandbox_cr: sandboxSection(looked, now),
-  service: serviceSection(looked.service, now),
-  node: nodeSection(looked, now),
-  image_cache: imageSection(looked),
+  pod: told(() => podSection(looked.pod, now), unknown),
+  sandbox_cr: told(() => sandboxSection(looked, now), unknown),
+  service: told(() => serviceSection(looked.service, now), unknown),
+  node: told(() => nodeSection(looked, now), unknown),
+  image_cache: told(() => imageSection(looked), { daemonset_exists: false }),
   ...eventsOf(looked.events),
   ...('error' in looked.logs ? { logs_error: errorText(looked.logs.error) } : {}),
 })

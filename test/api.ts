@@ -48,6 +48,8 @@ export type TestApi = AsyncDisposable & {
   driver: LocalDriver
   /** Lines of the log so far. */
   logged: string[]
+  /** With `worker`: ends it. */
+  stopWorker(): Promise<void>
   /** Ends the server as SIGTERM does. */
   drain(): Promise<void>
   /** One request with the master key; `/…` paths without `/api` are managed resources. */
@@ -197,6 +199,7 @@ export const startTestApi = async (options: Options = {}): Promise<TestApi> => {
     driver,
     logged,
     drain: () => server.drain(),
+    stopWorker: async () => worker?.stop(),
     ...caller(server.url),
     warmSandbox: warmer(deps as ApiDeps, driver),
     async [Symbol.asyncDispose]() {
