@@ -1,0 +1,78 @@
+import { afterEach, beforeEach, expect, test } from '@jest/globals'
+import type { SandboxInspector } from '../sandbox/inspector.ts'
+import { SILENCE, startScriptedCluster } from '../test/scripted-cluster.ts'
+import type { ScriptedCluster } from '../test/scripted-cluster.ts'
+import { createKubernetesInspector } from './inspector.ts'
+
+const SANDBOXES = '/apis/agents.x-k8s.io/v1beta1/namespaces/sandboxes/sandboxes'
+
+let cluster: ScriptedCluster
+let inspector: SandboxInspector
+beforeEach(async () => {
+  cluster = await startScriptedCluster()
+  const settings = { api: 'sandbox', namespace: 'sandboxes', access: 'nodeport' } as const
+  inspector = createKubernetesInspector({ client: cluster.client, ...settings })
+})
+afterEach(async () => {
+  await cluster[Symbol.asyncDispose]()
+})
+
+test('a cluster with all that is needed is well; it is asked once for all who ask at a time, and for one object only', async () => {
+  const all = await Promise.all(Array.from({ length: 20 }, () => inspector.health()))
+  expect(all).toEqual(Array.from({ length: 20 }, () => ({ ok: true, problems: [], warnings: [] })))
+  const lists = cluster.asked.filter((what) => what.startsWith(`GET ${SANDBOXES}`))
+  expect(lists).toEqual([`GET ${SANDBOXES}?limit=1`])
+})
+
+test('a missing kind is named with its remedy', async () => {
+  cluster.answers.delete('/apis/agents.x-k8s.io/v1beta1')
+  cluster.answers.delete(SANDBOXES)
+  expect(await inspector.health()).toMatchObject({
+    ok: false,
+    problems: [
+      {
+        what: expect.stringContaining('agents.x-k8s.io/v1beta1'),
+        remedy: expect.stringMatching(/Install agent-sandbox.*K8S_SANDBOX_API=pod/),
+      },
+    ],
+  })
+})
+
+test('missing rights are named one by one; those it can do without are warnings', async () => {
+  cluster.denied.add('get pods').add('get nodes *').add('list pods *').add('get pods/log')
+  expect(await inspector.health()).toMatchObject({
+    ok: false,
+    problems: [
+      { what: 'Rights are missing in namespace sandboxes: get pods.', remedy: expect.stringContaining('Role') },
+    ],
+    warnings: [{ what: expect.stringContaining('get pods/log, get nodes, list pods in all namespaces') }],
+  })
+  expect(cluster.asked.filter((what) => what.startsWith('POST')).length).toBe(8)
+})
+
+test('a list that fails for no known reason is a problem of its own', async () => {
+  cluster.answers.set(SANDBOXES, { refuse: 400, message: 'conversion webhook failed' })
+  expect(await inspector.health()).toMatchObject({
+    ok: false,
+    problems: [{ what: expect.any(String), detail: 'conversion webhook failed', remedy: expect.any(String) }],
+  })
+})
+
+test('rejected credentials, and a silent server, are told in 3 s, without naming the server to everybody', async () => {
+  cluster.answers.set('/version', { refuse: 401 })
+  const rejected = await inspector.health()
+  expect(rejected).toMatchObject({ ok: false, problems: [{ what: expect.stringContaining('credentials') }] })
+
+  const settings = { api: 'sandbox', namespace: 'sandboxes', access: 'pod-ip' } as const
+  cluster.answers.set('/version', SILENCE)
+  const startedAt = performance.now()
+  const { ok, problems } = await createKubernetesInspector({ client: cluster.client, ...settings }).health()
+  expect(performance.now() - startedAt).toBeLessThan(3_000)
+  expect({ ok, problems }).toMatchObject({
+    ok: false,
+    problems: [{ what: expect.stringContaining('cannot be reached') }],
+  })
+  expect(problems[0]?.what).not.toContain('127.0.0.1')
+  expect(problems[0]?.remedy).not.toContain('127.0.0.1')
+  expect(problems[0]?.detail).toContain('127.0.0.1')
+})
