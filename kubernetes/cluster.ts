@@ -23,11 +23,19 @@ export type Cluster = {
   services: Informer<Service> | null
   /** null: nodes may not be read. */
   nodes: Informer<Node> | null
+  /** Whether what is known of nodes says something of them. */
+  nodesKnown(): boolean
   seen(name: string): Seen
   /** Told of the name of each sandbox of which anything has changed. @returns function that ends it */
   onChange(listener: (name: string) => void): () => void
   synced(signal?: AbortSignal): Promise<void>
 }
+
+/**
+ * Nodes say by way of the API server that they live: when that was away, all look dead for a moment. Kubelets renew their leases every 10 s, and try again after at
+ * most 7 s.
+ */
+const nodeDoubtMs = 60_000
 
 export type ClusterOptions = {
   client: KubeClient
@@ -38,14 +46,47 @@ export type ClusterOptions = {
   onTrouble?: (reason: string) => void
 }
 
+const readiness = (node: Node | undefined): string | undefined =>
+  node?.status?.conditions?.find(({ type }) => type === 'Ready')?.status
+
+type Copies = Pick<Cluster, 'objects' | 'pods' | 'services' | 'nodes'>
+
+/** Tells of each sandbox that a change of any object concerns. @returns function that ends it */
+const listen = ({ objects, pods, services, nodes }: Copies, listener: (name: string) => void): (() => void) => {
+  const of = ({ object }: { object: KubeObject }): void => listener(object.metadata.name)
+  const stops = [pods.onChange(of)]
+  if (objects !== (pods as Informer<KubeObject>)) stops.push(objects.onChange(of))
+  if (services !== null) stops.push(services.onChange(of))
+  // A node says every few seconds that it lives; only whether it does matters.
+  if (nodes !== null)
+    stops.push(
+      nodes.onChange(({ type, object, before }) => {
+        if (type === 'set' && before !== undefined && readiness(before) === readiness(object)) return
+        for (const pod of pods.all()) if (pod.spec?.nodeName === object.metadata.name) listener(pod.metadata.name)
+      }),
+    )
+  return () => {
+    for (const stop of stops) stop()
+  }
+}
+
 export const createCluster = (options: ClusterOptions): Cluster => {
   const { client, settings, access, signal } = options
   const { api, namespace, instance } = settings
+  const listeners = new Set<(name: string) => void>()
+  /** What was doubtful is looked at again. */
+  const lookAgain = (): void => {
+    const timer = setTimeout(() => {
+      for (const { metadata } of pods.all()) for (const listener of listeners) listener(metadata.name)
+    }, nodeDoubtMs)
+    signal.addEventListener('abort', () => clearTimeout(timer), { once: true })
+  }
   const watched = <T extends KubeObject>(resource: Parameters<typeof pathOf>[0], labelSelector?: string): Informer<T> =>
     createInformer<T>({
       client,
       path: pathOf(resource, namespace),
       signal,
+      ...(resource === 'nodes' ? { onReturn: lookAgain } : {}),
       ...(labelSelector === undefined ? {} : { labelSelector }),
       onTrouble: (reason) => options.onTrouble?.(`${resource}: ${reason}`),
     })
@@ -54,14 +95,12 @@ export const createCluster = (options: ClusterOptions): Cluster => {
   const objects: Informer<KubeObject> = api === 'pod' ? pods : watched(resourceOf(api), ours)
   const services = access.by === 'nodeport' ? watched<Service>('services', ours) : null
   const nodes = options.mayReadNodes ? watched<Node>('nodes') : null
-  let nodesKnown = false
+  let nodesListed = false
   void nodes?.synced().then(
-    () => (nodesKnown = true),
+    () => (nodesListed = true),
     () => undefined,
   )
-
-  const readiness = (node: Node | undefined): string | undefined =>
-    node?.status?.conditions?.find(({ type }) => type === 'Ready')?.status
+  const nodesKnown = (): boolean => nodes !== null && nodesListed && !nodes.wasAway(nodeDoubtMs)
 
   return {
     client,
@@ -71,6 +110,7 @@ export const createCluster = (options: ClusterOptions): Cluster => {
     pods,
     services,
     nodes,
+    nodesKnown,
     seen(name) {
       const pod = pods.get(name)
       const nodeName = pod?.spec?.nodeName
@@ -79,24 +119,15 @@ export const createCluster = (options: ClusterOptions): Cluster => {
         object: objects.get(name),
         pod,
         node: nodeName === undefined ? undefined : nodes?.get(nodeName),
-        nodesKnown,
+        nodesKnown: nodesKnown(),
       }
     },
-    onChange(listener) {
-      const of = ({ object }: { object: KubeObject }): void => listener(object.metadata.name)
-      const stops = [pods.onChange(of)]
-      if (objects !== (pods as Informer<KubeObject>)) stops.push(objects.onChange(of))
-      if (services !== null) stops.push(services.onChange(of))
-      // A node says every few seconds that it lives; only whether it does matters.
-      if (nodes !== null)
-        stops.push(
-          nodes.onChange(({ type, object, before }) => {
-            if (type === 'set' && before !== undefined && readiness(before) === readiness(object)) return
-            for (const pod of pods.all()) if (pod.spec?.nodeName === object.metadata.name) listener(pod.metadata.name)
-          }),
-        )
+    onChange: (listener) => {
+      listeners.add(listener)
+      const stop = listen({ objects, pods, services, nodes }, listener)
       return () => {
-        for (const stop of stops) stop()
+        listeners.delete(listener)
+        stop()
       }
     },
     async synced(until) {

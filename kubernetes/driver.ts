@@ -30,7 +30,8 @@ export type KubernetesDriverOptions = {
   onTrouble?: (reason: string) => void
 }
 
-export type KubernetesDriver = SandboxDriver & AsyncDisposable & { readonly cluster: Cluster }
+export type KubernetesDriver = SandboxDriver &
+  AsyncDisposable & { readonly cluster: Cluster; readonly markClaimed: NonNullable<SandboxDriver['markClaimed']> }
 
 /** Sandboxes as pods of a cluster: see docs/kubernetes-driver.md. */
 export const createKubernetesDriver = (options: KubernetesDriverOptions): KubernetesDriver => {

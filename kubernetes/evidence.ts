@@ -9,12 +9,13 @@ import { sectionsOf } from './sections.ts'
 import { asLoss, verdictOf } from './status.ts'
 import type { Seen, Verdict } from './status.ts'
 
-const readerOf = ({ client, settings, services, nodes }: Cluster): Reader => ({
+const readerOf = ({ client, settings, services, nodes, nodesKnown }: Cluster): Reader => ({
   client,
   api: settings.api,
   namespace: settings.namespace,
   hasServices: services !== null,
   mayReadNodes: nodes !== null,
+  believesNodes: nodesKnown(),
   countsNode: false,
 })
 
@@ -29,7 +30,7 @@ const seenOf = (looked: Looked): Seen => ({
   object: foundIn(looked.object) ?? undefined,
   pod: foundIn(looked.pod) ?? undefined,
   node: foundIn(looked.node) ?? undefined,
-  nodesKnown: looked.node !== null && 'found' in looked.node,
+  nodesKnown: looked.reader.believesNodes && looked.node !== null && 'found' in looked.node,
 })
 
 const judge = (looked: Looked): Verdict => verdictOf(seenOf(looked), { unschedulableMs: 0 })

@@ -15,8 +15,8 @@ export type Informer<T extends KubeObject> = {
   onChange(listener: (change: Change<T>) => void): () => void
   /** Resolves when the copy is complete for the first time. */
   synced(signal?: AbortSignal): Promise<void>
-  /** Milliseconds since the API server last said anything; null before the first list. */
-  silentMs(): number | null
+  /** Whether the API server does not answer for longer than a moment, or did not until `withinMs` ago. */
+  wasAway(withinMs: number): boolean
 }
 
 export type InformerOptions = {
@@ -26,12 +26,19 @@ export type InformerOptions = {
   signal: AbortSignal
   /** Told of each list or watch that failed, and why. */
   onTrouble?: (reason: string) => void
+  /** Told when the API server is back after more than a moment. */
+  onReturn?: () => void
 }
 
 /** The server ends each watch after about this long; spread, so that not all watches begin anew at once. */
 const watchSeconds = (): number => 240 + Math.floor(Math.random() * 60)
 const backoffFirstMs = 200
-const backoffMaxMs = 10_000
+/** Four informers of one process that ask so often are no load, and whoever waits for a start sees soon that the server is back. */
+const backoffMaxMs = 3_000
+/** A watch on which nothing happens is trouble only if it also ends at once. */
+const watchShortMs = 10_000
+/** A break that anybody bridges. */
+const absenceMinMs = 5_000
 
 type WatchEvent<T> = {
   type: 'ADDED' | 'MODIFIED' | 'DELETED' | 'BOOKMARK' | 'ERROR'
@@ -46,15 +53,13 @@ const backoffMs = (quiet: number): number =>
 const needsList = (error: unknown): boolean => isExpired(error) || hasStatus(error, 400)
 
 /** Keeps a store current, one list or watch at a time. */
-const createReader = <T extends KubeObject>(options: InformerOptions, store: Store<T>) => {
+const createReader = <T extends KubeObject>(options: InformerOptions, store: Store<T>, onHeard: () => void) => {
   const { client, path, labelSelector, signal } = options
   /** Where the next watch begins; null: with a list. */
   let version: string | null = null
-  let heardAt: number | null = null
 
   const take = ({ type, object }: WatchEvent<T>): void => {
     if (type === 'ERROR') throw errorOf(object.code ?? 500, JSON.stringify(object))
-    heardAt = performance.now()
     version = object.metadata.resourceVersion ?? version
     if (type === 'DELETED') store.drop(object)
     else if (type !== 'BOOKMARK') store.set(object)
@@ -64,7 +69,7 @@ const createReader = <T extends KubeObject>(options: InformerOptions, store: Sto
     let said = false
     const timeoutSeconds = watchSeconds()
     const query = { labelSelector, watch: true, allowWatchBookmarks: true, resourceVersion, timeoutSeconds }
-    for await (const line of client.lines({ path, query, signal })) {
+    for await (const line of client.lines({ path, query, signal, onOpen: onHeard })) {
       take(JSON.parse(line) as WatchEvent<T>)
       said = true
     }
@@ -76,14 +81,31 @@ const createReader = <T extends KubeObject>(options: InformerOptions, store: Sto
     async round(): Promise<boolean> {
       if (version !== null) return watch(version)
       const { items, metadata } = await listAll<T>(client, options)
-      heardAt = performance.now()
+      onHeard()
       version = metadata.resourceVersion ?? ''
       store.replace(items)
       return true
     },
     forgetVersion: (): void => void (version = null),
     isListed: (): boolean => version !== null,
-    silentMs: (): number | null => (heardAt === null ? null : performance.now() - heardAt),
+  }
+}
+
+/** When the server did not answer, last. */
+const createAbsence = (onReturn: () => void) => {
+  let since: number | null = null
+  let endedAt = Number.NEGATIVE_INFINITY
+  const isLong = (): boolean => since !== null && performance.now() - since > absenceMinMs
+  return {
+    silent: (): void => void (since ??= performance.now()),
+    heard(): void {
+      const returns = isLong()
+      since = null
+      if (!returns) return
+      endedAt = performance.now()
+      onReturn()
+    },
+    was: (withinMs: number): boolean => isLong() || performance.now() - endedAt < withinMs,
   }
 }
 
@@ -94,7 +116,8 @@ const createReader = <T extends KubeObject>(options: InformerOptions, store: Sto
 export const createInformer = <T extends KubeObject>(options: InformerOptions): Informer<T> => {
   const { signal } = options
   const store = createStore<T>()
-  const reader = createReader(options, store)
+  const absence = createAbsence(options.onReturn ?? (() => undefined))
+  const reader = createReader(options, store, absence.heard)
   const complete = Promise.withResolvers<void>()
   complete.promise.catch(() => undefined)
 
@@ -104,11 +127,12 @@ export const createInformer = <T extends KubeObject>(options: InformerOptions): 
       try {
         const startedAt = performance.now()
         // A watch that ends at once without a word is trouble too, only without an error.
-        quiet = (await reader.round()) || performance.now() - startedAt > backoffMaxMs ? 0 : quiet + 1
+        quiet = (await reader.round()) || performance.now() - startedAt > watchShortMs ? 0 : quiet + 1
         if (reader.isListed()) complete.resolve()
       } catch (error) {
         if (signal.aborted) return
         quiet++
+        if (!isKubeError(error) || error.status >= 500) absence.silent()
         if (reader.isListed() && needsList(error)) reader.forgetVersion()
         else options.onTrouble?.(errorText(error))
         waitMs = isKubeError(error) ? (error.retryAfterMs ?? 0) : 0
@@ -128,7 +152,7 @@ export const createInformer = <T extends KubeObject>(options: InformerOptions): 
       return () => store.listeners.delete(listener)
     },
     synced: (until) => (until === undefined ? complete.promise : withSignal(complete.promise, until)),
-    silentMs: reader.silentMs,
+    wasAway: absence.was,
   }
 }
 

@@ -118,6 +118,7 @@ export const createKubernetesInspector = (options: KubernetesInspectorOptions): 
     namespace,
     hasServices: access === 'nodeport',
     mayReadNodes: true,
+    believesNodes: true,
     countsNode: true,
   }
   return {

@@ -35,7 +35,7 @@ export const listSandboxes = async (cluster: Cluster): Promise<ListedSandbox[]> 
   return [...all.values()].map(({ metadata }) => {
     const pod = podOf.get(metadata.name)
     const node = nodeOf.get(pod?.spec?.nodeName ?? '')
-    const seen = { api, object: objectOf.get(metadata.name), pod, node, nodesKnown: nodes !== null }
+    const seen = { api, object: objectOf.get(metadata.name), pod, node, nodesKnown: cluster.nodesKnown() }
     return {
       name: metadata.name,
       sandboxId: metadata.labels?.[LABEL.sandbox] ?? '',

@@ -17,6 +17,8 @@ export type Reader = {
   /** Whether sandboxes are reached through Services of their own. */
   hasServices: boolean
   mayReadNodes: boolean
+  /** Whether a node that looks dead is: after an absence of the API server all do. */
+  believesNodes: boolean
   /** Whether all the pods of the sandbox' node are counted: one more list, of all namespaces. */
   countsNode: boolean
 }

@@ -6,7 +6,7 @@ import { text } from 'node:stream/consumers'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
 import { Agent } from 'undici'
 import type { Health } from '../domain/supervisor-protocol.ts'
-import type { SandboxSpec } from '../sandbox/driver.ts'
+import type { Evidence, SandboxSpec } from '../sandbox/driver.ts'
 import { createKubeClient } from './client.ts'
 import type { Cluster } from './cluster.ts'
 import type { Informer } from './informer.ts'
@@ -38,7 +38,7 @@ const informerOf = <T extends KubeObject>(store: ReturnType<typeof createStore<T
     return () => store.listeners.delete(listener)
   },
   synced: async () => undefined,
-  silentMs: () => 0,
+  wasAway: () => false,
 })
 
 const object = (version: string, annotations = {}): KubeObject => ({
@@ -109,6 +109,7 @@ beforeEach(async () => {
     pods: informerOf(pods),
     services: null as Informer<Service> | null,
     nodes: null as Informer<Node> | null,
+    nodesKnown: () => false,
     seen: (name) => ({
       api: 'sandbox',
       object: objects.objects.get(name),
@@ -136,10 +137,16 @@ afterEach(async () => {
 })
 
 const wait = (
-  options: { deadlineMs?: number; purpose?: SandboxSpec['purpose']; signal?: AbortSignal; alive?: boolean } = {},
+  options: {
+    deadlineMs?: number
+    purpose?: SandboxSpec['purpose']
+    signal?: AbortSignal
+    alive?: boolean
+    inspect?: () => Promise<Evidence>
+  } = {},
 ) => {
   const phases: string[] = []
-  const inspect = async () => ({ exists: true, alive: options.alive ?? false })
+  const inspect = options.inspect ?? (async () => ({ exists: true, alive: options.alive ?? false }))
   const context = { cluster, agent, unschedulableMs: 50, inspect }
   const done = awaitReady(context, { ...spec, purpose: options.purpose ?? 'session' }, port, {
     deadlineMs: options.deadlineMs ?? 5_000,
@@ -326,4 +333,16 @@ test('a start does not fail by a copy that is behind', async () => {
   await settle()
   pods.set(pod('2', runs))
   await expect(done).resolves.toMatchObject({ podUid: 'pod-uid' })
+})
+
+test('a failure that the API server cannot confirm is told when it can', async () => {
+  let asked = 0
+  const inspect = async (): Promise<Evidence> => {
+    if (++asked === 1) throw new Error('away')
+    return { exists: true, alive: false }
+  }
+  objects.set(object('1'))
+  pods.set(pod('2', { phase: 'Failed', reason: 'Evicted' }))
+  await expect(wait({ inspect }).done).rejects.toMatchObject({ failure: { code: 'sandbox_lost' } })
+  expect(asked).toBe(2)
 })

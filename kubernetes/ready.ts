@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Agent } from 'undici'
+import { errorText } from '../domain/errors.ts'
 import type { FailureCode } from '../domain/session.ts'
 import { hasBooted } from '../domain/supervisor-protocol.ts'
 import type { Health } from '../domain/supervisor-protocol.ts'
@@ -31,7 +32,7 @@ const askAgainMs = 200
 const confirmAgainMs = 1_000
 
 /** The copy of the cluster is milliseconds behind; an object that it does not show after this is asked for by name. */
-const appearMs = 2_000
+const appearMs = 5_000
 
 const inBrackets = (host: string): string => (host.includes(':') ? `[${host}]` : host)
 
@@ -136,7 +137,12 @@ const createSight = (cluster: Cluster, name: string) => {
       const seen = cluster.seen(name)
       there ||= seen.object !== undefined
       if (!there && performance.now() >= askAt) {
-        there = (await getOrNull(client, pathOf(resourceOf(settings.api), settings.namespace, name))) === null
+        const asked = getOrNull(client, pathOf(resourceOf(settings.api), settings.namespace, name))
+        // Without an answer nothing is known, and nothing is over.
+        there = await asked.then(
+          (object) => object === null,
+          () => false,
+        )
         askAt = performance.now() + appearMs
       }
       return there ? verdictOf(seen, { unschedulableMs }) : { is: 'starting', phase: 'pod_pending' }
@@ -146,12 +152,16 @@ const createSight = (cluster: Cluster, name: string) => {
   }
 }
 
+/** What is known of a failure stands also while the API server cannot be asked for more. */
+const inspected = (context: ReadyContext, name: string): Promise<Evidence> =>
+  context.inspect(name).catch((error: unknown) => ({ exists: true, error: errorText(error) }))
+
 const fail = async (
   context: ReadyContext,
   name: string,
   what: { code: FailureCode; message: string },
 ): Promise<never> => {
-  throw new SandboxFailedError({ ...failureOf(what), evidence: await context.inspect(name) })
+  throw new SandboxFailedError({ ...failureOf(what), evidence: await inspected(context, name) })
 }
 
 /** Waits for a sandbox to have booted (`session`) or to be warm (`pool`), and configures it as soon as it runs. `deadlineMs` counts from now. */
@@ -184,7 +194,7 @@ export const awaitReady = async (
       // What the supervisor says of itself tells more than how its container ended.
       if (health?.state === 'failed' && health.failure !== null) await fail(context, name, health.failure)
       if (verdict.is === 'failed') {
-        const evidence = await context.inspect(name)
+        const evidence = await inspected(context, name)
         // Copies of two kinds may be of different age; what the API server says now counts.
         if (evidence.alive === false || performance.now() >= deadline)
           throw new SandboxFailedError({ ...failureOf(verdict), evidence })
