@@ -7,6 +7,7 @@ import {
   type OwnCluster,
   startOwnCluster,
 } from '../../tools/cluster/control-plane.ts'
+import { type FakeNodes, startFakeNodes } from '../../tools/cluster/fake-nodes.ts'
 import { connectKube, readAccess } from '../../tools/cluster/kube.ts'
 import { watchOver } from '../servers.ts'
 import { ensureSandboxesCrd } from './sandboxes-crd.ts'
@@ -23,17 +24,25 @@ export const startPrivateCluster = async (options: Options): Promise<PrivateClus
   return startOwnCluster({ ...options, dir: path.join(dir, 'state'), say, onSpawn, defineKinds: ensureSandboxesCrd })
 }
 
-/** The cluster that KUBECONFIG names; else one of our own. */
-export const startCluster = async (options: Options): Promise<Cluster> => {
+/** What pods have to ask for to come to the fake nodes; nothing where there are no others. */
+export type Placement = Pick<FakeNodes, 'nodeSelector' | 'tolerations'>
+
+/** The cluster that KUBECONFIG names, with fake nodes beside its own; else one of our own. */
+export const startCluster = async (options: Options): Promise<Cluster & { placement: Placement }> => {
   const given = process.env['KUBECONFIG']
-  if (!given) return startPrivateCluster(options)
+  if (!given) return { ...(await startPrivateCluster(options)), placement: { nodeSelector: {}, tolerations: [] } }
   const kube = connectKube(await readAccess(given))
   await ensureSandboxesCrd(kube)
   await kube[Symbol.asyncDispose]()
-  const stop = (): Promise<void> => Promise.resolve()
+  const dir = await mkdtemp(path.join(os.tmpdir(), 'lap-fake-nodes-'))
+  const onSpawn = await watchOver([], dir)
+  const say = (text: string): void => console.info(text)
+  const fakes = await startFakeNodes({ kubeconfig: given, dir, nodes: options.nodes, say, onSpawn })
+  const { nodeSelector, tolerations, stop } = fakes
   return {
     kubeconfig: { admin: given, tester: given, controller: given },
     own: null,
+    placement: { nodeSelector, tolerations },
     stop,
     [Symbol.asyncDispose]: stop,
   }

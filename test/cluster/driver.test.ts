@@ -165,7 +165,7 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
     // The server may end a watch at any time; none is there for a sandbox of its own.
     expect(sent.slice(before).filter(({ watch }) => watch).length).toBeLessThan(5)
     await gone(...specs.map(({ name }) => name))
-  })
+  }, 180_000)
 
   test('a name that belongs to somebody else is neither taken nor removed', async () => {
     const { driver, kube } = world

@@ -2,9 +2,9 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import type { KubernetesDriver } from '../../kubernetes/driver.ts'
 import type { Pod } from '../../kubernetes/objects.ts'
 import type { SandboxSpec } from '../../sandbox/driver.ts'
-import { fakeNode } from '../../tools/cluster/components.ts'
+import { FAKE, FAKE_RUN, fakeNode } from '../../tools/cluster/components.ts'
 import { eventually } from './namespace.ts'
-import { sharedKubeconfig } from './shared.ts'
+import { sharedKubeconfig, sharedPlacement } from './shared.ts'
 import { becomesReady, createWorld, type World } from './world.ts'
 
 /** How much later than the cluster shows it a loss may be told. */
@@ -112,7 +112,7 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
       metadata: {
         name: `fake-${world.namespace}`,
         labels: { only: world.namespace },
-        annotations: { 'kwok.x-k8s.io/node': 'fake' },
+        annotations: { 'kwok.x-k8s.io/node': sharedPlacement().nodeSelector[FAKE_RUN] ?? FAKE },
       },
     }
     await world.kube.create('/api/v1/nodes', node)

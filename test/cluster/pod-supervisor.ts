@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto'
-import type {
-  BindReply,
-  BindRequest,
-  Health,
-  JournalEntry,
-  TurnRequest,
-  TurnResult,
+import {
+  type BindReply,
+  type BindRequest,
+  type Configuration,
+  hasBooted,
+  type Health,
+  type JournalEntry,
+  type TurnRequest,
+  type TurnResult,
 } from '../../domain/supervisor-protocol.ts'
 
 /**
@@ -35,15 +37,6 @@ export type PodSupervisor = {
   isConfigured(): boolean
   /** Whether there is nothing more to be said of its boot. */
   hasBooted(): boolean
-}
-
-export type Configuration = {
-  sandbox_id: string
-  template_hash: string
-  purpose: 'pool' | 'session'
-  harness: { id: string }
-  repo_url: string
-  setup_command: string | null
 }
 
 /** How long the supervisor's harness thinks about a turn. */
@@ -166,7 +159,7 @@ export const createPodSupervisor = (
         messages.push(reply)
         finish(turn_id, { status: 'done', reply, error: null, usage })
       }
-      running = { id: turn_id, timer: setTimeout(end, pace.turnMs) }
+      running = { id: turn_id, timer: setTimeout(end, pace.turnMs).unref() }
     },
     interrupt(turnId) {
       if (running === null || (turnId !== undefined && running.id !== turnId)) return
@@ -181,9 +174,6 @@ export const createPodSupervisor = (
         signal.addEventListener('abort', () => resolve(), { once: true })
       }),
     isConfigured: () => configured !== null,
-    hasBooted: () =>
-      health.state === 'failed' ||
-      health.state === 'bound' ||
-      health.state === (configured?.body.purpose === 'pool' ? 'warm' : 'booted'),
+    hasBooted: () => health.state === 'failed' || hasBooted(configured?.body.purpose ?? 'session', health.state),
   }
 }

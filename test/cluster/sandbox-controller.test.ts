@@ -4,7 +4,7 @@ import { isStatus, type Kube } from '../../tools/cluster/kube.ts'
 import { makeNamespace } from './namespace.ts'
 import { type SandboxController, startSandboxController } from './sandbox-controller.ts'
 import type { Pod, Sandbox, Service } from './sandbox-objects.ts'
-import { connectShared, sharedKubeconfig } from './shared.ts'
+import { connectShared, sharedKubeconfig, sharedPlacement } from './shared.ts'
 
 let namespace: string
 let SANDBOXES: string
@@ -38,7 +38,11 @@ const sandbox = (name: string, spec: Partial<Sandbox['spec']> = {}, image = 'reg
   spec: {
     podTemplate: {
       metadata: { labels: { color: 'blue' } },
-      spec: { restartPolicy: 'Never', containers: [{ name: 'agent', image, ports: [{ containerPort: 8080 }] }] },
+      spec: {
+        ...sharedPlacement(),
+        restartPolicy: 'Never',
+        containers: [{ name: 'agent', image, ports: [{ containerPort: 8080 }] }],
+      },
     },
     ...spec,
   },

@@ -2,17 +2,17 @@ import http from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
-import type { BindRequest, TurnRequest } from '../../domain/supervisor-protocol.ts'
+import type { BindRequest, Configuration, TurnRequest } from '../../domain/supervisor-protocol.ts'
 import { connectKube, readAccess } from '../../tools/cluster/kube.ts'
 import { createInformer } from './informer.ts'
-import { type Configuration, createPodSupervisor, type Pace, type PodSupervisor, Refusal } from './pod-supervisor.ts'
+import { createPodSupervisor, type Pace, type PodSupervisor, Refusal } from './pod-supervisor.ts'
 
 /**
  * The supervisors of all fake pods of a namespace, in this process. Pods of fake nodes have addresses of the loopback (127.64.0.0/16), so that one port answers for
  * all of them, each under the address of its status; which pod is meant is told by the address that was called. A supervisor lives as long as its container: it
  * comes when the pod runs and goes, connections and all, when the pod does.
  *
- * Ports of nodes are passed on as kube-proxy does: a Service of type NodePort is answered on its port of 127.0.0.1.
+ * Ports of nodes are passed on as kube-proxy does: a Service of type NodePort is answered on its port.
  */
 export type Supervisors = AsyncDisposable & {
   /** `PodSettings.supervisorPort` */
@@ -25,7 +25,13 @@ export type Supervisors = AsyncDisposable & {
   cut(podName: string): void
 }
 
-export type SupervisorsOptions = { kubeconfig: string; namespace: string; pace?: Partial<Pace> }
+export type SupervisorsOptions = {
+  kubeconfig: string
+  namespace: string
+  pace?: Partial<Pace>
+  /** Where ports of nodes are answered. Clusters give the same ports, so those of two at once need two addresses. */
+  nodeHost?: string
+}
 
 type Pod = {
   metadata: { name: string; namespace: string; uid: string; resourceVersion: string; deletionTimestamp?: string }
@@ -85,16 +91,15 @@ const answer = async (supervisor: PodSupervisor, request: IncomingMessage, respo
   const body = (): unknown => JSON.parse(raw === '' ? '{}' : raw)
   const isKnown = supervisor.isKnown(request.headers.authorization)
   if (url.pathname === '/healthz') {
-    const health = supervisor.health()
-    if (isKnown) return send(response, 200, health)
-    return void response.writeHead(supervisor.isConfigured() && supervisor.hasBooted() ? 200 : 503).end()
+    if (isKnown && supervisor.isConfigured()) return send(response, 200, supervisor.health())
+    if (!isKnown) return void response.writeHead(supervisor.isConfigured() && supervisor.hasBooted() ? 200 : 503).end()
   }
   if (!isKnown) throw new Refusal(401, 'unauthorized', 'wrong token')
   if (url.pathname === '/configure') {
     supervisor.configure(body() as Configuration, raw)
     return streamBoot(supervisor, response)
   }
-  if (!supervisor.isConfigured()) throw new Refusal(503, 'unavailable', 'the sandbox is not configured')
+  if (!supervisor.isConfigured()) throw new Refusal(503, 'not_configured', 'the sandbox is not configured')
   switch (`${request.method} ${url.pathname}`) {
     case 'POST /bind':
       return send(response, 200, supervisor.bind(body() as BindRequest))
@@ -182,7 +187,12 @@ const serve = (look: (request: IncomingMessage) => Running | undefined): http.Se
     })
   })
 
-export const startSupervisors = async ({ kubeconfig, namespace, pace }: SupervisorsOptions): Promise<Supervisors> => {
+export const startSupervisors = async ({
+  kubeconfig,
+  namespace,
+  pace,
+  nodeHost = '127.0.0.1',
+}: SupervisorsOptions): Promise<Supervisors> => {
   const kube = connectKube(await readAccess(kubeconfig))
   const stopping = new AbortController()
   const { signal } = stopping
@@ -220,7 +230,7 @@ export const startSupervisors = async ({ kubeconfig, namespace, pace }: Supervis
       if (!isThere) return
       const server = serve(() => pods.byName.get(name))
       nodePorts.set(nodePort, server)
-      void listen(server, nodePort, '127.0.0.1')
+      void listen(server, nodePort, nodeHost)
     },
     signal,
   })

@@ -11,6 +11,7 @@ import { connectKube, type Kube, readAccess } from '../../tools/cluster/kube.ts'
 import { getOrNull, makeNamespace } from './namespace.ts'
 import { startSandboxController, type SandboxController } from './sandbox-controller.ts'
 import { hasOwnController } from './sandboxes-crd.ts'
+import { sharedKubeconfig, sharedPlacement } from './shared.ts'
 import { startSupervisors, type Supervisors } from './supervisors.ts'
 
 /** One request that the driver has sent. */
@@ -19,6 +20,8 @@ export type Sent = { method: string; path: string; watch: boolean; at: number }
 export type DriverOptions = Partial<Pick<KubernetesDriverOptions, 'access' | 'mayReadNodes' | 'unschedulableMs'>> & {
   kubeconfig?: string
   settings?: Partial<PodSettings>
+  /** What it sends goes here. */
+  sent?: Sent[]
 }
 
 /** A namespace of its own with all that a driver needs: controller, supervisors, settings. */
@@ -92,7 +95,9 @@ export const createWorld = async ({
   const supervisors = await startSupervisors({ kubeconfig: kubeconfig.controller, namespace })
   const standIn = api === 'sandbox' && !(await hasOwnController(kube))
   const controller = standIn ? await startSandboxController({ kubeconfig: kubeconfig.controller, namespace }) : null
-  const settings = settingsOf(api, namespace, supervisors.port)
+  // A private cluster has fake nodes only.
+  const isShared = kubeconfig.tester === sharedKubeconfig().tester
+  const settings = { ...settingsOf(api, namespace, supervisors.port), ...(isShared ? sharedPlacement() : {}) }
   const drivers: KubernetesDriver[] = []
   const troubles: string[] = []
   const start = (options: DriverOptions, sent: Sent[]): KubernetesDriver => {
@@ -123,7 +128,7 @@ export const createWorld = async ({
     driver: start({}, sent),
     sent,
     troubles,
-    another: (options = {}) => start(options, []),
+    another: (options = {}) => start(options, options.sent ?? []),
     spec: (more) => {
       const sandboxId = more?.sandboxId ?? randomUUID()
       return {

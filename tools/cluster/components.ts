@@ -78,6 +78,39 @@ const serversOf = (dir: string, ports: Ports) => {
   } satisfies Record<string, Component>
 }
 
+/** Value of the annotation of nodes that KWOK plays the kubelet of: not of a real one, which answers for itself. */
+export const FAKE = 'fake'
+
+/** Label and taint of fake nodes in a cluster that others use, too. */
+export const FAKE_RUN = 'lap.invalid/fake'
+
+export type KwokOptions = {
+  kubeconfig: string
+  /** File with stages. */
+  config: string
+  /** Value of the annotation of its nodes. */
+  managed: string
+  port: number
+  leaseS: number
+  /** Files of its certificate: the API server asks kubelets for logs, by TLS only. */
+  certificate: string
+  key: string
+}
+
+export const kwokArgs = (options: KwokOptions): string[] => [
+  `--kubeconfig=${options.kubeconfig}`,
+  '--manage-all-nodes=false',
+  `--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=${options.managed}`,
+  `--config=${options.config}`,
+  `--cidr=${POD_CIDR}`,
+  '--node-ip=127.0.0.1',
+  `--node-lease-duration-seconds=${options.leaseS}`,
+  `--server-address=127.0.0.1:${options.port}`,
+  `--node-port=${options.port}`,
+  `--tls-cert-file=${options.certificate}`,
+  `--tls-private-key-file=${options.key}`,
+]
+
 const clientsOf = (dir: string, ports: Ports, stages: string, leaseS: number) => {
   const pki = pkiIn(dir)
   return {
@@ -108,21 +141,15 @@ const clientsOf = (dir: string, ports: Ports, stages: string, leaseS: number) =>
     },
     kwok: {
       binary: 'kwok',
-      args: [
-        `--kubeconfig=${kubeconfigOf(dir, 'kwok')}`,
-        '--manage-all-nodes=false',
-        // Not a real one, which answers for itself.
-        '--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake',
-        `--config=${stages}`,
-        `--cidr=${POD_CIDR}`,
-        '--node-ip=127.0.0.1',
-        `--node-lease-duration-seconds=${leaseS}`,
-        `--server-address=127.0.0.1:${ports.kwok}`,
-        `--node-port=${ports.kwok}`,
-        // The API server asks kubelets for logs, by TLS only.
-        `--tls-cert-file=${pki('serving.crt')}`,
-        `--tls-private-key-file=${pki('serving.key')}`,
-      ],
+      args: kwokArgs({
+        kubeconfig: kubeconfigOf(dir, 'kwok'),
+        config: stages,
+        managed: FAKE,
+        port: ports.kwok,
+        leaseS,
+        certificate: pki('serving.crt'),
+        key: pki('serving.key'),
+      }),
     },
   } satisfies Record<string, Component>
 }
@@ -135,17 +162,20 @@ export const componentsOf = (dir: string, ports: Ports, options: { stages: strin
 
 export type ComponentName = keyof ReturnType<typeof componentsOf>
 
-export const fakeNode = (index: number): object => {
-  const name = `fake-${index}`
+/** @param run in a cluster that is not ours alone: keeps its pods away from this node, and ours on it (`lap.invalid/fake=<run>`) */
+export const fakeNode = (index: number, run?: string): object => {
+  const name = run === undefined ? `fake-${index}` : `fake-${run}-${index}`
   const size = { cpu: '64', memory: '256Gi', pods: '500', 'ephemeral-storage': '1Ti' }
+  const labels = { 'kubernetes.io/os': 'linux', 'kubernetes.io/arch': 'amd64', 'kubernetes.io/hostname': name }
   return {
     apiVersion: 'v1',
     kind: 'Node',
     metadata: {
       name,
-      annotations: { 'kwok.x-k8s.io/node': 'fake' },
-      labels: { 'kubernetes.io/os': 'linux', 'kubernetes.io/arch': 'amd64', 'kubernetes.io/hostname': name },
+      annotations: { 'kwok.x-k8s.io/node': run ?? FAKE },
+      labels: { ...labels, ...(run === undefined ? {} : { [FAKE_RUN]: run }) },
     },
+    spec: run === undefined ? {} : { taints: [{ key: FAKE_RUN, value: run, effect: 'NoSchedule' }] },
     status: { capacity: size, allocatable: size },
   }
 }

@@ -8,17 +8,11 @@ import { buildBinaries, CONTROL_PLANE } from './binaries.ts'
 import { API_SERVICE_ADDRESS, type ComponentName, componentsOf, fakeNode, LEASE_S, type Ports } from './components.ts'
 import { kubeconfigOf, TESTERS_GROUP, type User, writeCredentials } from './credentials.ts'
 import { connectKube, type Kube, kubeconfigText } from './kube.ts'
-import { FAST, kwokFile, type StageTimes } from './stages.ts'
+import { containerLog, FAST, kwokFile, type StageTimes } from './stages.ts'
 
 const READY_TIMEOUT_MS = 60_000
 const READY_POLL_MS = 50
 const STOP_TIMEOUT_MS = 10_000
-/** What every container of a fake node says, as a container runtime writes it. */
-const CONTAINER_LOG = Array.from(
-  { length: 300 },
-  (_, i) => `2026-01-01T00:00:00.000000000Z stdout F line ${i + 1} of a fake container\n`,
-).join('')
-
 export type ClusterOptions = {
   /** Its state: keys, logs, etcd. Emptied at the start. */
   dir: string
@@ -49,12 +43,15 @@ export type OwnCluster = {
   kubeconfigVia(user: 'admin' | 'tester' | 'controller', port: number): Promise<string>
   /** At once, as when its machine is lost. */
   killApiServer(): Promise<void>
-  /** Resolves when it is ready. */
+  /** Resolves when it is ready; controllers and scheduler are started anew with it. */
   restartApiServer(): Promise<void>
   /** Every fake node stops renewing its lease. */
   killNodes(): Promise<void>
   restartNodes(): Promise<void>
 }
+
+/** What speaks to the API server. */
+const CLIENTS = ['controllerManager', 'scheduler', 'kwok'] as const
 
 type NamedRecord = ProcessRecord & { name: string }
 
@@ -221,7 +218,7 @@ export const startOwnCluster = async (options: ClusterOptions): Promise<Cluster 
   const server = `https://127.0.0.1:${ports.apiServer}`
   const { ca, tokens } = await writeCredentials(dir, server, [API_SERVICE_ADDRESS])
   const logFile = path.join(dir, 'container.log')
-  await writeFile(logFile, CONTAINER_LOG)
+  await writeFile(logFile, containerLog())
   await writeFile(path.join(dir, 'stages.yaml'), kwokFile(times, logFile))
   const components = manageComponents(options, binaries, ports)
   const kube = connectKube({ server, ca, token: tokens.admin })
@@ -240,8 +237,8 @@ export const startOwnCluster = async (options: ClusterOptions): Promise<Cluster 
     await components.start('apiServer')
     await apiReady()
     await options.defineKinds?.(kube)
-    for (const name of ['controllerManager', 'scheduler', 'kwok'] as const) await components.start(name)
-    await prepare(kube, nodes, () => components.assertRuns('controllerManager', 'scheduler', 'kwok'))
+    for (const name of CLIENTS) await components.start(name)
+    await prepare(kube, nodes, () => components.assertRuns(...CLIENTS))
   } catch (error) {
     await kube[Symbol.asyncDispose]()
     // The logs stay, to be read.
@@ -261,6 +258,11 @@ export const startOwnCluster = async (options: ClusterOptions): Promise<Cluster 
     restartApiServer: async () => {
       await components.start('apiServer')
       await apiReady()
+      // What has lost its lease ends and is started anew; what waits, waits up to 30 s before it asks again.
+      for (const name of ['controllerManager', 'scheduler'] as const) {
+        await components.kill(name)
+        await components.start(name)
+      }
     },
     killNodes: () => components.kill('kwok'),
     restartNodes: () => components.start('kwok'),

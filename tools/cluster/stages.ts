@@ -246,3 +246,9 @@ const logs = (file: string): object => ({
 /** A configuration file of KWOK: documents of YAML, of which JSON is a part. @param logFile what containers have said */
 export const kwokFile = (times: StageTimes, logFile: string): string =>
   [CONFIGURATION, logs(logFile), ...stagesOf(times)].map((document) => JSON.stringify(document)).join('\n---\n')
+
+/** What every container of a fake node says, as a container runtime writes it; written now: who asks for the last minutes gets it. */
+export const containerLog = (): string => {
+  const time = new Date().toISOString().replace('Z', '000000Z')
+  return Array.from({ length: 300 }, (_, i) => `${time} stdout F line ${i + 1} of a fake container\n`).join('')
+}
