@@ -8,7 +8,7 @@ import { inspectorRightsFor, preflight } from '../../kubernetes/preflight.ts'
 import { isStatus } from '../../tools/cluster/kube.ts'
 import { eventually, getOrNull } from './namespace.ts'
 import { environmentOf } from './processes.ts'
-import { canInstall, installRelease, type Release, RESTRICTED } from './release.ts'
+import { canInstall, installRelease, type Release, RELEASE_TEST_MS, RESTRICTED } from './release.ts'
 import { sharedKubeconfig } from './shared.ts'
 import { becomesReady, createWorld, type World } from './world.ts'
 
@@ -22,7 +22,7 @@ where.each(['sandbox', 'pod'] as const)('installed with sandbox.api=%s', (api) =
   beforeAll(async () => {
     world = await createWorld({ kubeconfig: sharedKubeconfig(), api, labels: RESTRICTED })
     release = await installRelease(world)
-  }, 120_000)
+  }, RELEASE_TEST_MS)
   afterAll(async () => {
     await release?.[Symbol.asyncDispose]()
     await world?.[Symbol.asyncDispose]()
@@ -130,53 +130,68 @@ where.each(['sandbox', 'pod'] as const)('installed with sandbox.api=%s', (api) =
     for (const { name } of [warm, claimed]) await driver.remove(name)
   })
 
-  test('an upgrade migrates again, then replaces the pods', async () => {
-    const before = (await release.podsOf('api')).map(({ metadata }) => metadata.name)
-    const settings = { LITELLM_API_BASE: 'https://litellm.example.com', LOG_LEVEL: 'debug' }
-    await release.upgrade({ settings })
-    expect(release.migrations.map(({ code }) => code)).toEqual([0, 0])
-    const [pod] = await eventually(
-      () => release.podsOf('api'),
-      (pods) => pods.every(({ metadata }) => !before.includes(metadata.name)),
-    )
-    expect(await environmentOf(world.kube, pod!)).toMatchObject({ LOG_LEVEL: 'debug' })
-  })
+  test(
+    'an upgrade migrates again, then replaces the pods',
+    async () => {
+      const before = (await release.podsOf('api')).map(({ metadata }) => metadata.name)
+      const settings = { LITELLM_API_BASE: 'https://litellm.example.com', LOG_LEVEL: 'debug' }
+      await release.upgrade({ settings })
+      expect(release.migrations.map(({ code }) => code)).toEqual([0, 0])
+      const [pod] = await eventually(
+        () => release.podsOf('api'),
+        (pods) => pods.every(({ metadata }) => !before.includes(metadata.name)),
+      )
+      expect(await environmentOf(world.kube, pod!)).toMatchObject({ LOG_LEVEL: 'debug' })
+    },
+    RELEASE_TEST_MS,
+  )
 
-  test('a migration that fails ends the upgrade before anything is replaced, and stays to be read', async () => {
-    const before = (await release.podsOf('api')).map(({ metadata }) => metadata.name)
-    const secrets = { ...release.secrets, DATABASE_URL: 'postgresql://lap@127.0.0.1:1/lap' }
-    await expect(release.upgrade({ secrets })).rejects.toThrow(/pre-upgrade hooks failed/)
-    expect(release.migrations.at(-1)).toMatchObject({ code: 1, log: expect.stringContaining('could not be migrated') })
-    expect((await release.podsOf('api')).map(({ metadata }) => metadata.name)).toEqual(before)
-    expect(
-      await getOrNull(world.kube, `/apis/batch/v1/namespaces/${release.namespace}/jobs/lap-migrations`),
-    ).not.toBeNull()
-    await release.upgrade()
-  })
+  test(
+    'a migration that fails ends the upgrade before anything is replaced, and stays to be read',
+    async () => {
+      const before = (await release.podsOf('api')).map(({ metadata }) => metadata.name)
+      const secrets = { ...release.secrets, DATABASE_URL: 'postgresql://lap@127.0.0.1:1/lap' }
+      await expect(release.upgrade({ secrets })).rejects.toThrow(/pre-upgrade hooks failed/)
+      expect(release.migrations.at(-1)).toMatchObject({
+        code: 1,
+        log: expect.stringContaining('could not be migrated'),
+      })
+      expect((await release.podsOf('api')).map(({ metadata }) => metadata.name)).toEqual(before)
+      expect(
+        await getOrNull(world.kube, `/apis/batch/v1/namespaces/${release.namespace}/jobs/lap-migrations`),
+      ).not.toBeNull()
+      await release.upgrade()
+    },
+    RELEASE_TEST_MS,
+  )
 
-  test('nothing of it is left when it is uninstalled', async () => {
-    await release.helm.run(['uninstall', 'lap', '--namespace', release.namespace, '--wait', '--timeout', '60s'])
-    const lists = [
-      ...[release.namespace, world.namespace].flatMap((namespace) =>
-        [
-          `api/v1/namespaces/${namespace}/configmaps`,
-          `api/v1/namespaces/${namespace}/secrets`,
-          `api/v1/namespaces/${namespace}/services`,
-          `api/v1/namespaces/${namespace}/serviceaccounts`,
-          `apis/apps/v1/namespaces/${namespace}/deployments`,
-          `apis/policy/v1/namespaces/${namespace}/poddisruptionbudgets`,
-          `apis/networking.k8s.io/v1/namespaces/${namespace}/networkpolicies`,
-          `apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/roles`,
-          `apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/rolebindings`,
-        ].map((list) => [list, 'lap'] as const),
-      ),
-      ...['clusterroles', 'clusterrolebindings'].map((kind) => [`apis/rbac.authorization.k8s.io/v1/${kind}`, release.namespace] as const), // prettier-ignore
-      ['apis/scheduling.k8s.io/v1/priorityclasses', release.namespace] as const,
-    ]
-    for (const [list, beginning] of lists) {
-      const { items } = await world.kube.get<Listed>(`/${list}`)
-      const left = items.filter(({ metadata: { name, labels } }) => name.startsWith(beginning) && labels?.['helm.sh/chart']) // prettier-ignore
-      expect([list, left.map(({ metadata }) => metadata.name)]).toEqual([list, []])
-    }
-  })
+  test(
+    'nothing of it is left when it is uninstalled',
+    async () => {
+      await release.helm.run(['uninstall', 'lap', '--namespace', release.namespace, '--wait', '--timeout', '150s'])
+      const lists = [
+        ...[release.namespace, world.namespace].flatMap((namespace) =>
+          [
+            `api/v1/namespaces/${namespace}/configmaps`,
+            `api/v1/namespaces/${namespace}/secrets`,
+            `api/v1/namespaces/${namespace}/services`,
+            `api/v1/namespaces/${namespace}/serviceaccounts`,
+            `apis/apps/v1/namespaces/${namespace}/deployments`,
+            `apis/policy/v1/namespaces/${namespace}/poddisruptionbudgets`,
+            `apis/networking.k8s.io/v1/namespaces/${namespace}/networkpolicies`,
+            `apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/roles`,
+            `apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/rolebindings`,
+          ].map((list) => [list, 'lap'] as const),
+        ),
+        ...['clusterroles', 'clusterrolebindings'].map((kind) => [`apis/rbac.authorization.k8s.io/v1/${kind}`, release.namespace] as const), // prettier-ignore
+        ['apis/scheduling.k8s.io/v1/priorityclasses', release.namespace] as const,
+      ]
+      for (const [list, beginning] of lists) {
+        const { items } = await world.kube.get<Listed>(`/${list}`)
+        const left = items.filter(({ metadata: { name, labels } }) => name.startsWith(beginning) && labels?.['helm.sh/chart']) // prettier-ignore
+        expect([list, left.map(({ metadata }) => metadata.name)]).toEqual([list, []])
+      }
+    },
+    RELEASE_TEST_MS,
+  )
 })

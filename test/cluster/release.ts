@@ -70,6 +70,11 @@ const writeKubeconfig = async (dir: string, token: string): Promise<string> => {
   return file
 }
 
+/** Helm waits for pods and hooks; seconds, but for a machine that builds something beside. */
+const HELM_TIMEOUT_S = 150
+/** Of a test that installs or upgrades. */
+export const RELEASE_TEST_MS = 240_000
+
 export const MASTER_KEY = 'chart-master-key'
 
 const secretsOf = (databaseUrl: string): Record<string, string> => ({
@@ -105,7 +110,10 @@ export const installRelease = async (world: World, settings: Values = {}): Promi
   const secrets = secretsOf(database.url)
   const values = { ...valuesOf(world, settings), secrets }
   const run = (verb: 'install' | 'upgrade', more: Values = {}): Promise<string> =>
-    helm.run([verb, 'lap', CHART, '--namespace', namespace, '--wait', '--timeout', '60s'], { ...values, ...more })
+    helm.run([verb, 'lap', CHART, '--namespace', namespace, '--wait', '--timeout', `${HELM_TIMEOUT_S}s`], {
+      ...values,
+      ...more,
+    })
   const said = await run('install')
   const kept = cleanup.move()
   return {
