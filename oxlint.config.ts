@@ -25,7 +25,7 @@ const imports: Record<string, { values: string[]; types?: string[] }> = {
   demo: { values: ['domain'] },
   telemetry: { values: ['domain'] },
   config: { values: ['domain'] },
-  bench: { values: ['db', 'domain', 'supervisor', 'harness', 'tools'], types: ['api'] },
+  bench: { values: ['db', 'domain', 'supervisor', 'harness', 'test', 'tools'], types: ['api'] },
 }
 
 /** No module of Node, and nothing heavy: workflow code runs in Temporal's deterministic sandbox. */

@@ -16,6 +16,8 @@ export type KubeCall = {
   signal?: AbortSignal
   /** All tries together. */
   timeoutMs?: number
+  /** One try, where the usual is too short. */
+  tryTimeoutMs?: number
   /** Told when a stream of lines has begun. */
   onOpen?: () => void
 }
@@ -119,7 +121,9 @@ export const createKubeClient = (credentials: Credentials): KubeClient => {
   const sendOnce = async (what: KubeCall, whole: AbortSignal): Promise<string> => {
     const leave = await limiter.enter(whole)
     try {
-      return await (await send(what, AbortSignal.any([whole, AbortSignal.timeout(tryTimeoutMs)]))).body.text()
+      return await (
+        await send(what, AbortSignal.any([whole, AbortSignal.timeout(what.tryTimeoutMs ?? tryTimeoutMs)]))
+      ).body.text()
     } finally {
       leave()
     }

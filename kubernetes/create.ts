@@ -1,6 +1,8 @@
+import pLimit from 'p-limit'
 import { AppError } from '../domain/errors.ts'
 import { SandboxFailedError } from '../sandbox/driver.ts'
 import type { SandboxSpec } from '../sandbox/driver.ts'
+import type { KubeCall } from './client.ts'
 import { getOrNull } from './cluster.ts'
 import type { Cluster } from './cluster.ts'
 import { hasStatus, isKubeError, refusalOf, unavailable } from './errors.ts'
@@ -10,6 +12,12 @@ import { pathOf, resourceOf } from './objects.ts'
 import type { KubeObject } from './objects.ts'
 
 const readyzMs = 2_000
+/**
+ * The API server takes addresses and ports of Services from two lists, which each create reads and writes as a whole: those at once collide and begin again. It also
+ * takes them before it looks whether the Service is there, so that a create given up too early, and tried again, is work without end.
+ */
+const servicesAtOnce = pLimit(4)
+const serviceTimes = { timeoutMs: 30_000, tryTimeoutMs: 20_000 }
 
 /** Whether an object belongs to this installation. Names alone prove nothing. */
 export const isOurs = (object: KubeObject, instance: string): boolean =>
@@ -38,8 +46,10 @@ const isReady = (cluster: Cluster): Promise<boolean> =>
     () => false,
   )
 
-const post = async <T>(cluster: Cluster, path: string, body: object): Promise<T> => {
-  const send = (): Promise<T> => cluster.client.json<T>({ method: 'POST', path, body })
+type Post = Pick<KubeCall, 'path' | 'timeoutMs' | 'tryTimeoutMs'> & { body: object }
+
+const post = async <T>(cluster: Cluster, call: Post): Promise<T> => {
+  const send = (): Promise<T> => cluster.client.json<T>({ method: 'POST', ...call })
   try {
     return await send()
   } catch (error) {
@@ -55,7 +65,7 @@ const createObject = async (cluster: Cluster, spec: SandboxSpec): Promise<KubeOb
   const { client, settings } = cluster
   const path = pathOf(resourceOf(settings.api), settings.namespace)
   try {
-    return await post<KubeObject>(cluster, path, objectOf(spec, settings))
+    return await post<KubeObject>(cluster, { path, body: objectOf(spec, settings) })
   } catch (error) {
     if (!hasStatus(error, 409)) throw rejected(error, 'the sandbox was refused')
     const found = await getOrNull<KubeObject>(client, `${path}/${spec.name}`)
@@ -69,12 +79,14 @@ const createObject = async (cluster: Cluster, spec: SandboxSpec): Promise<KubeOb
 
 /** Makes the object, and with it, where that is the way in, a Service that goes when it goes. Both may be there already. */
 export const createSandbox = async (cluster: Cluster, spec: SandboxSpec): Promise<void> => {
-  const { settings, access } = cluster
+  const { settings, access, services } = cluster
   const { metadata } = await createObject(cluster, spec)
   if (access.by !== 'nodeport' || metadata.uid === undefined || metadata.deletionTimestamp !== undefined) return
+  if (services?.get(spec.name) !== undefined) return
   try {
     const body = serviceOf(spec, settings, { uid: metadata.uid, anyNode: access.nodeHost !== null })
-    await post(cluster, pathOf('services', settings.namespace), body)
+    const path = pathOf('services', settings.namespace)
+    await servicesAtOnce(() => post(cluster, { path, body, ...serviceTimes }))
   } catch (error) {
     if (hasStatus(error, 409)) return
     throw rejected(error, 'the Service of the sandbox was refused')

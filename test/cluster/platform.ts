@@ -1,0 +1,95 @@
+import { randomInt } from 'node:crypto'
+import { cp } from 'node:fs/promises'
+import path from 'node:path'
+import { connectKube, type Kube, readAccess } from '../../tools/cluster/kube.ts'
+import type { Cluster, OwnCluster } from '../../tools/cluster/control-plane.ts'
+import { REALISTIC } from '../../tools/cluster/stages.ts'
+import { type Proxy, startProxy } from '../faults/proxy.ts'
+import { type Stack, startStack } from '../faults/stack.ts'
+import { startPrivateCluster } from './cluster.ts'
+import { type SandboxController, startSandboxController } from './sandbox-controller.ts'
+import { startSupervisors, type Supervisors } from './supervisors.ts'
+
+/** The whole platform with sandboxes in a cluster of its own, whose nodes are fake and whose pods take as long as real ones: all of it may be killed. */
+export type Platform = AsyncDisposable & {
+  stack: Stack
+  cluster: Cluster & { own: OwnCluster }
+  /** The platform's way to the API server. */
+  proxy: Proxy
+  supervisors: Supervisors
+  kube: Kube
+  /** Ends the controller of Sandboxes as a crash would, and starts another one. Nothing where sandboxes are plain Pods. */
+  replaceController(): Promise<void>
+  /** How many objects of sandboxes there are, by kind. */
+  left(): Promise<Record<string, number>>
+}
+
+type Api = 'sandbox' | 'pod'
+type List = { items: { metadata: { labels?: Record<string, string> } }[] }
+
+const NAMESPACE = 'sandboxes'
+
+/** As the logs of the platform: with `FAULTS_LOG_DIR` set, those of the cluster stay there. */
+const keepLogs = async (dir: string): Promise<void> => {
+  const kept = process.env['FAULTS_LOG_DIR']
+  if (kept !== undefined) await cp(path.join(dir, 'logs'), path.join(kept, 'cluster'), { recursive: true })
+}
+
+export const startPlatform = async (api: Api, env: Record<string, string>): Promise<Platform> => {
+  await using cleanup = new AsyncDisposableStack()
+  const cluster = cleanup.use(await startPrivateCluster({ nodes: 20, times: REALISTIC }))
+  cleanup.defer(() => keepLogs(cluster.own.dir))
+  const kube = cleanup.use(connectKube(await readAccess(cluster.kubeconfig.admin)))
+  await kube.create('/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } })
+  const nodeHost = `127.${randomInt(128, 250)}.${randomInt(250)}.1`
+  const supervisors = cleanup.use(
+    await startSupervisors({ kubeconfig: cluster.kubeconfig.controller, namespace: NAMESPACE, nodeHost }),
+  )
+  const newController = (): Promise<SandboxController> =>
+    startSandboxController({ kubeconfig: cluster.kubeconfig.controller, namespace: NAMESPACE })
+  let controller = api === 'sandbox' ? await newController() : null
+  cleanup.defer(async () => controller?.[Symbol.asyncDispose]())
+  const proxy = cleanup.use(await startProxy(cluster.own.apiPort))
+  const stack = cleanup.use(
+    await startStack({
+      apis: 2,
+      workers: 2,
+      env: {
+        SANDBOX_DRIVER: 'kubernetes',
+        KUBECONFIG: await cluster.own.kubeconfigVia('tester', proxy.port),
+        K8S_NAMESPACE: NAMESPACE,
+        K8S_SANDBOX_API: api,
+        K8S_ACCESS: 'nodeport',
+        K8S_NODE_HOST: nodeHost,
+        K8S_HARNESS_IMAGE: 'registry.invalid/harness:1',
+        K8S_UNSCHEDULABLE_GRACE_SECONDS: '20',
+        ...env,
+      },
+    }),
+  )
+  const kinds: Record<string, string> = {
+    ...(api === 'sandbox' ? { sandboxes: `/apis/agents.x-k8s.io/v1beta1/namespaces/${NAMESPACE}/sandboxes` } : {}),
+    pods: `/api/v1/namespaces/${NAMESPACE}/pods`,
+    services: `/api/v1/namespaces/${NAMESPACE}/services`,
+  }
+  const kept = cleanup.move()
+  return {
+    stack,
+    cluster,
+    proxy,
+    supervisors,
+    kube,
+    async replaceController() {
+      if (controller === null) return
+      controller.kill()
+      controller = await newController()
+    },
+    left: async () =>
+      Object.fromEntries(
+        await Promise.all(
+          Object.entries(kinds).map(async ([kind, path]) => [kind, (await kube.get<List>(path)).items.length] as const),
+        ),
+      ),
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  }
+}
