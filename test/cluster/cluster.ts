@@ -10,7 +10,7 @@ import {
 import { type FakeNodes, startFakeNodes } from '../../tools/cluster/fake-nodes.ts'
 import { connectKube, readAccess } from '../../tools/cluster/kube.ts'
 import { watchOver } from '../servers.ts'
-import { ensureSandboxesCrd } from './sandboxes-crd.ts'
+import { awaitCollection, ensureSandboxesCrd } from './sandboxes-crd.ts'
 
 type Options = Pick<ClusterOptions, 'nodes' | 'times' | 'leaseS'>
 
@@ -32,7 +32,7 @@ export const startCluster = async (options: Options): Promise<Cluster & { placem
   const given = process.env['KUBECONFIG']
   if (!given) return { ...(await startPrivateCluster(options)), placement: { nodeSelector: {}, tolerations: [] } }
   const kube = connectKube(await readAccess(given))
-  await ensureSandboxesCrd(kube)
+  if (await ensureSandboxesCrd(kube)) await awaitCollection(kube)
   await kube[Symbol.asyncDispose]()
   const dir = await mkdtemp(path.join(os.tmpdir(), 'lap-fake-nodes-'))
   const onSpawn = await watchOver([], dir)

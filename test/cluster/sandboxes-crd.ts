@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
@@ -5,12 +6,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { parse } from 'yaml'
 import { isStatus, type Kube } from '../../tools/cluster/kube.ts'
+import { eventually, getOrNull } from './namespace.ts'
 import { SANDBOX_DEFINITION } from './sandbox-definition.ts'
 
 const CRDS = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions'
 const NAME = 'sandboxes.agents.x-k8s.io'
 const BESIDE = fileURLToPath(new URL('../../../shared/cluster/sandboxes.crd.yaml', import.meta.url))
 const ESTABLISHED_TIMEOUT_MS = 10_000
+const COLLECTED_TIMEOUT_MS = 90_000
 
 type Definition = { metadata: { name: string; labels?: object } }
 type Crd = { status?: { conditions?: { type: string; status: string }[] } }
@@ -47,9 +50,27 @@ const readDefinition = async (): Promise<Definition> => {
   return SANDBOX_DEFINITION
 }
 
-/** Sees to it that the cluster knows Sandboxes, and waits until it does. */
-export const ensureSandboxesCrd = async (kube: Kube): Promise<void> => {
-  if (await isThere(kube)) return
+/**
+ * Waits until what a Sandbox owns goes with it: a garbage collector that runs already looks for new kinds only every 30 s. Tried with an object that has no other
+ * meaning.
+ */
+export const awaitCollection = async (kube: Kube): Promise<void> => {
+  const name = `lap-owner-${randomBytes(4).toString('hex')}`
+  const sandboxes = '/apis/agents.x-k8s.io/v1beta1/namespaces/default/sandboxes'
+  const maps = '/api/v1/namespaces/default/configmaps'
+  const spec = { podTemplate: { spec: { containers: [{ name: 'none', image: 'registry.invalid/none:1' }] } } }
+  const apiVersion = 'agents.x-k8s.io/v1beta1'
+  const owner = { apiVersion, kind: 'Sandbox', metadata: { name }, spec: { ...spec, operatingMode: 'Suspended' } }
+  const { metadata } = await kube.create<{ metadata: { uid: string } }>(sandboxes, owner)
+  const ownerReferences = [{ apiVersion, kind: 'Sandbox', name, uid: metadata.uid }]
+  await kube.create(maps, { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, ownerReferences } })
+  await kube.remove(`${sandboxes}/${name}`)
+  await eventually(async () => (await getOrNull(kube, `${maps}/${name}`)) === null, Boolean, COLLECTED_TIMEOUT_MS)
+}
+
+/** Sees to it that the cluster knows Sandboxes, and waits until it does. @returns whether they are new to it */
+export const ensureSandboxesCrd = async (kube: Kube): Promise<boolean> => {
+  if (await isThere(kube)) return false
   const definition = await readDefinition()
   const metadata = { ...definition.metadata, labels: { ...definition.metadata.labels, ...OURS } }
   await kube.create(CRDS, { ...definition, metadata })
@@ -58,4 +79,5 @@ export const ensureSandboxesCrd = async (kube: Kube): Promise<void> => {
     if (Date.now() > deadline) throw new Error(`${NAME} is not established after ${ESTABLISHED_TIMEOUT_MS / 1_000} s`)
     await sleep(50)
   }
+  return true
 }

@@ -47,7 +47,7 @@ export type World = AsyncDisposable & {
   find<T>(kind: 'object' | 'pod' | 'service', name: string): Promise<T | null>
 }
 
-export const IMAGE = 'registry.invalid/harness:1'
+const IMAGE = 'registry.invalid/harness:1'
 
 const recording = (client: KubeClient, sent: Sent[]): KubeClient => {
   const note = ({ method = 'GET', path, query }: KubeCall): void =>

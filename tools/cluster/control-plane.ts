@@ -22,7 +22,7 @@ export type ClusterOptions = {
   /** How long a node is believed without a word of it; 40. */
   leaseS?: number
   /** Makes what controllers have to know from their start: the garbage collector looks for new kinds only every 30 s. */
-  defineKinds?: (kube: Kube) => Promise<void>
+  defineKinds?: (kube: Kube) => Promise<unknown>
   say?: (text: string) => void
   /** Told of each process as soon as it exists, so that somebody can end it when this process is gone. */
   onSpawn?: (record: ProcessRecord) => void
