@@ -91,16 +91,14 @@ async function* linesOf(body: AsyncIterable<Buffer>): AsyncGenerator<string> {
   if (rest !== '') yield rest
 }
 
-/** Requests to one API server, within limits of our own and within what it asks for (429, `Retry-After`). */
-export const createKubeClient = (credentials: Credentials): KubeClient => {
-  const limiter = createLimiter(limits)
-  const agents = createAgents()
-
-  const send = async (call: KubeCall, signal: AbortSignal | undefined): Promise<Dispatcher.ResponseData> => {
+/** One request, once. @throws KubeError for any answer but success */
+const createSend =
+  (credentials: Credentials, agentFor: (tls: TlsOptions) => Agent) =>
+  async (call: KubeCall, signal: AbortSignal | undefined): Promise<Dispatcher.ResponseData> => {
     const { headers, tls } = await credentials.current()
     const method = call.method ?? 'GET'
     const response = await request(urlOf(credentials.server, call), {
-      dispatcher: agents.agentFor(tls),
+      dispatcher: agentFor(tls),
       method,
       headers: {
         ...headers,
@@ -116,6 +114,12 @@ export const createKubeClient = (credentials: Credentials): KubeClient => {
     const text = await response.body.text()
     throw errorOf(response.statusCode, text, typeof retryAfter === 'string' ? retryAfter : undefined)
   }
+
+/** Requests to one API server, within limits of our own and within what it asks for (429, `Retry-After`). */
+export const createKubeClient = (credentials: Credentials): KubeClient => {
+  const limiter = createLimiter(limits)
+  const agents = createAgents()
+  const send = createSend(credentials, agents.agentFor)
 
   /** @param whole ends with the call; waiting for one's turn is not the server's fault, so it does not count as its time */
   const sendOnce = async (what: KubeCall, whole: AbortSignal): Promise<string> => {
