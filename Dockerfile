@@ -16,7 +16,8 @@ RUN npm ci --omit=dev --ignore-scripts \
 FROM ${NODE_IMAGE} AS opencode
 WORKDIR /app/harness/opencode
 COPY harness/opencode/package.json harness/opencode/package-lock.json harness/opencode/.npmrc ./
-RUN npm ci --omit=dev
+# Its install script has copied the program; the packages that it came from are the same again.
+RUN npm ci --omit=dev && rm -rf node_modules/opencode-linux-*
 
 # The workflow code as one file: a worker then starts in a second instead of three.
 FROM packages AS workflows
