@@ -2,7 +2,7 @@
  * A real Kubernetes on a machine that has Go, without containers: `node tools/cluster/cluster.ts build|up|down|status`.
  *
  *     build [--node | name…]        etcd, the control plane, kubectl, KWOK and Helm; --node: also kubelet, kube-proxy and CNI plugins
- *     up [--nodes 10] [--realistic] starts it on the loopback; --realistic: pods take 8–12 s to start
+ *     up [--nodes 10] [--realistic] starts it on the loopback; --realistic: pods take 8–12 s to start; --real: also a real node, which can run sandboxes with opencode
  *     down                          ends exactly what `up` started
  *     status                        what runs
  *
@@ -12,8 +12,10 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { step } from '../dev/progress.ts'
+import { harnessImage, pauseImage } from '../image/images.ts'
 import { binariesDir, buildBinaries, buildHelm, CONTROL_PLANE, NODE } from './binaries.ts'
 import { endCluster, runningIn, startOwnCluster } from './control-plane.ts'
+import { endNodeOf, startNode } from './node.ts'
 import { FAST, REALISTIC } from './stages.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -22,7 +24,12 @@ const say = (text: string): void => console.log(`  ${text}`)
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { nodes: { type: 'string', default: '10' }, realistic: { type: 'boolean' }, node: { type: 'boolean' } },
+  options: {
+    nodes: { type: 'string', default: '10' },
+    realistic: { type: 'boolean' },
+    real: { type: 'boolean' },
+    node: { type: 'boolean' },
+  },
 })
 const [command, ...names] = positionals
 
@@ -50,10 +57,17 @@ const up = async (): Promise<void> => {
     })
     return `${nodes} fake nodes; export KUBECONFIG=${kubeconfig.tester}`
   })
+  if (values.real !== true) return
+  await step('real node', async () => {
+    const image = await harnessImage('opencode', say)
+    const { address } = await startNode({ clusterDir: dir, pause: await pauseImage(), images: [image], say })
+    return `its pods see this machine at ${address}; export K8S_HARNESS_IMAGE=${image.name}`
+  })
 }
 
 const down = async (): Promise<void> => {
-  const ended = await endCluster(dir)
+  const ended = (await endNodeOf(dir)) ? ['the real node'] : []
+  ended.push(...(await endCluster(dir)))
   say(ended.length === 0 ? 'Nothing runs' : `Ended ${ended.join(', ')}`)
 }
 

@@ -6,7 +6,7 @@ import { run } from '../image/run.ts'
 import { socketOf } from './node-config.ts'
 
 /** What a node is on this machine beside its processes; written before any of it exists. */
-export type NodeRecord = { bridge: string; processes: (ProcessRecord & { name: string })[] }
+export type NodeRecord = { clusterDir: string; bridge: string; processes: (ProcessRecord & { name: string })[] }
 
 const STOP_TIMEOUT_MS = 10_000
 const CGROUPS = '/sys/fs/cgroup'

@@ -133,9 +133,9 @@ const writeConfigs = async (plan: NodePlan): Promise<void> => {
 type Daemons = { start(name: 'containerd' | 'kubelet' | 'kubeProxy'): Promise<void>; assertRun(): void }
 
 const manageDaemons = async (plan: NodePlan, onSpawn?: NodeOptions['onSpawn']): Promise<Daemons> => {
-  const { dir, bridge } = plan
+  const { dir, clusterDir, bridge } = plan
   const daemons = daemonsOf(plan, (await findCommand('containerd')) ?? 'containerd')
-  const record: NodeRecord = { bridge, processes: [] }
+  const record: NodeRecord = { clusterDir, bridge, processes: [] }
   const write = (): void => {
     writeFileSync(`${recordFile(dir)}.new`, JSON.stringify(record, null, 2))
     renameSync(`${recordFile(dir)}.new`, recordFile(dir))
@@ -174,13 +174,16 @@ const isReady = async (kube: Kube): Promise<boolean> => {
 
 /** Only what is not there yet: unpacking a gigabyte takes half a minute. Images of before, and containers that a crash left, go. */
 const takeImages = async (images: Image[], ctr: RealNode['ctr']): Promise<void> => {
-  const listed = async (kind: string): Promise<string[]> => (await ctr(kind, 'ls', '-q')).split('\n').filter(Boolean)
-  for (const container of await listed('containers')) await ctr('containers', 'rm', container)
-  const before = await listed('images')
-  const names = images.map(({ name }) => name)
-  const old = before.filter((name) => !names.includes(name) && !name.startsWith('sha256:'))
-  if (old.length > 0) await ctr('images', 'rm', '--sync', ...old)
-  for (const { name, file } of images) if (!before.includes(name)) await ctr('images', 'import', file)
+  const containers = (await ctr('containers', 'ls', '-q')).split('\n').filter((id) => id !== '')
+  for (const container of containers) await ctr('containers', 'rm', container)
+  const [, ...rows] = (await ctr('images', 'ls')).trim().split('\n')
+  const before = rows.map((row) => row.split(/\s+/)).map(([name = '', , digest]) => ({ name, digest }))
+  const digestOf = (wanted: string): string | undefined => before.find(({ name }) => name === wanted)?.digest
+  // Beside its own name each has one that Kubernetes gave it, and is kept by either.
+  const kept = images.map(({ name }) => digestOf(name))
+  const old = before.filter(({ digest }) => !kept.includes(digest))
+  if (old.length > 0) await ctr('images', 'rm', '--sync', ...old.map(({ name }) => name))
+  for (const { name, file } of images) if (digestOf(name) === undefined) await ctr('images', 'import', file)
 }
 
 const startAll = async (plan: NodePlan, options: NodeOptions, ctr: RealNode['ctr']): Promise<void> => {
@@ -200,6 +203,12 @@ const startAll = async (plan: NodePlan, options: NodeOptions, ctr: RealNode['ctr
   await until('The node is ready', () => isReady(kube), daemons.assertRun)
   const healthz = `http://127.0.0.1:${proxyHealthPort}/healthz`
   await until('kube-proxy has its rules', async () => (await fetch(healthz)).ok, daemons.assertRun)
+}
+
+/** Ends this machine's node, if it is one of the control plane in that folder. @returns whether it was */
+export const endNodeOf = async (clusterDir: string): Promise<boolean> => {
+  const record = await readRecord(nodeDir())
+  return record?.clusterDir === clusterDir && endNode(nodeDir())
 }
 
 /** Starts a node, which joins the control plane. @throws Error with the reason, when none can run here */

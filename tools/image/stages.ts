@@ -182,8 +182,10 @@ const buildStage = async (build: Build, stage: Stage): Promise<BuiltStage> => {
   const rootfs = await mkdtemp(path.join(build.work, 'stage-'))
   await chmod(rootfs, 0o755)
   const keys = await keysOf(stage, build)
+  // After the very last one comes the image itself.
+  const last = stage === build.dockerfile.last ? stage.instructions.findLastIndex(({ name }) => name === 'RUN') : -1
   const snapshots = stage.instructions.map(({ name }, index) =>
-    name === 'RUN' ? build.snapshot(keys[index] ?? '') : '',
+    name === 'RUN' && index !== last ? build.snapshot(keys[index] ?? '') : '',
   )
   const done = await begin(build, rootfs, { from: stage.from, snapshots })
   const before = stageNamed(build.dockerfile, stage.from)
