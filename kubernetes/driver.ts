@@ -30,6 +30,9 @@ export type KubernetesDriverOptions = {
   onTrouble?: (reason: string) => void
 }
 
+/** More starts than one process ever has under way. */
+const specsMax = 2_000
+
 export type KubernetesDriver = SandboxDriver &
   AsyncDisposable & { readonly cluster: Cluster; readonly markClaimed: NonNullable<SandboxDriver['markClaimed']> }
 
@@ -59,6 +62,9 @@ export const createKubernetesDriver = (options: KubernetesDriverOptions): Kubern
     cluster,
     async create(spec) {
       await createSandbox(cluster, spec)
+      // Who is cancelled between `create` and `ready` leaves one here: the oldest goes.
+      const [oldest] = specs.keys()
+      if (specs.size >= specsMax && oldest !== undefined) specs.delete(oldest)
       specs.set(spec.name, spec)
     },
     async ready(name, wait) {

@@ -167,6 +167,23 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
     await gone(...specs.map(({ name }) => name))
   }, 180_000)
 
+  test('a start that one worker began another one finishes', async () => {
+    const [first, second] = [world.driver, world.another()]
+    const spec = world.spec({ setupCommand: 'sleep 1' })
+    await first.create(spec)
+    const stop = new AbortController()
+    const began = becomesReady(first, spec.name, { signal: stop.signal }).catch((error: unknown) => error)
+    await eventually(
+      async () => world.supervisors.of(spec.name) ?? null,
+      (supervisor) => supervisor.isConfigured(),
+    )
+    stop.abort(new Error('the worker ends'))
+    expect(await began).toMatchObject({ message: 'the worker ends' })
+    await second.create(spec)
+    await expect(becomesReady(second, spec.name)).resolves.toMatchObject({ endpoint: expect.any(String) })
+    await second.remove(spec.name)
+  })
+
   test('a name that belongs to somebody else is neither taken nor removed', async () => {
     const { driver, kube } = world
     const spec = world.spec()
