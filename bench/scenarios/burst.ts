@@ -16,11 +16,12 @@ const burst = async (ready: Ready, size: number): Promise<{ wholeMs: number; eac
   return { wholeMs, each: sessions.map(({ ms }) => ms), ids: sessions.map(({ session }) => session.id) }
 }
 
+/** A pool of hundreds takes minutes to fill again, and one such burst is samples enough. */
 const run = async (bench: Bench, whole: number): Promise<Figure[]> => {
   const size = bench.count(whole, 10)
   const ready = await bench.withPool('light', size)
   const memory: { api: number; worker: number }[] = []
-  const bursts = await inTurn(bench.count(3, 2), async () => {
+  const bursts = await inTurn(bench.count(whole > 100 ? 1 : 3, 2), async () => {
     await ready.quiet()
     const result = await burst(ready, size)
     // With all of them idle and the pool full behind them.
