@@ -26,6 +26,8 @@ export type Cluster = {
   /** Whether what is known of nodes says something of them. */
   nodesKnown(): boolean
   seen(name: string): Seen
+  /** Whether the API server was away a moment ago: until nodes have written again, no pod finds one. */
+  wasAway(): boolean
   /** Told of the name of each sandbox of which anything has changed. @returns function that ends it */
   onChange(listener: (name: string) => void): () => void
   synced(signal?: AbortSignal): Promise<void>
@@ -35,7 +37,7 @@ export type Cluster = {
  * Nodes say by way of the API server that they live: when that was away, all look dead for a moment. Kubelets renew their leases every 10 s, and try again after at
  * most 7 s.
  */
-const nodeDoubtMs = 60_000
+export const nodeDoubtMs = 60_000
 
 export type ClusterOptions = {
   client: KubeClient
@@ -111,6 +113,7 @@ export const createCluster = (options: ClusterOptions): Cluster => {
     services,
     nodes,
     nodesKnown,
+    wasAway: () => pods.wasAway(nodeDoubtMs),
     seen(name) {
       const pod = pods.get(name)
       const nodeName = pod?.spec?.nodeName

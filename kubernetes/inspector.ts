@@ -3,13 +3,13 @@ import type { PlaceHealth, Problem, SandboxInspector } from '../sandbox/inspecto
 import type { KubeCall, KubeClient } from './client.ts'
 import { getOrNull } from './cluster.ts'
 import type { Access } from './cluster.ts'
-import { isKubeError, unavailable } from './errors.ts'
+import { hasStatus, isKubeError, unavailable } from './errors.ts'
 import { evidenceOf } from './evidence.ts'
 import { look, readPodLogs } from './look.ts'
 import type { Reader } from './look.ts'
 import { pathOf, resourceOf } from './objects.ts'
 import type { Pod, SandboxApi } from './objects.ts'
-import { inspectorRightsFor, preflight, reachProblem } from './preflight.ts'
+import { inspectorRightsFor, preflight, reachProblem, unknownKind } from './preflight.ts'
 import type { Preflight } from './preflight.ts'
 
 export type KubernetesInspectorOptions = {
@@ -62,11 +62,16 @@ const boundedReads = (client: KubeClient, limitMs: number): Reader['client'] => 
 }
 
 /** What reading one list has met, when nothing else explains it. */
-const listProblem = (error: unknown): Problem => ({
-  what: 'The Kubernetes API server does not list sandboxes.',
-  detail: errorText(error),
-  remedy: 'Look into the log of the API server, and of the admission webhooks and network between it and the platform.',
-})
+const listProblem = (error: unknown): Problem =>
+  // Its definition was taken away after it had been looked for.
+  hasStatus(error, 404)
+    ? unknownKind
+    : {
+        what: 'The Kubernetes API server does not list sandboxes.',
+        detail: errorText(error),
+        remedy:
+          'Look into the log of the API server, and of the admission webhooks and network between it and the platform.',
+      }
 
 const lookAtPlace = async (options: KubernetesInspectorOptions): Promise<PlaceHealth> => {
   const { client, api, namespace, access } = options

@@ -109,6 +109,12 @@ export const reachProblem = (server: string, error: unknown): Problem => {
   }
 }
 
+export const unknownKind: Problem = {
+  what: `The cluster does not know Sandbox objects (${SANDBOX_API_VERSION}).`,
+  remedy:
+    'Install agent-sandbox 1.0 or newer (kubectl apply -f the sandbox.yaml of its release), or set K8S_SANDBOX_API=pod to make plain Pods instead.',
+}
+
 const sandboxKindProblem = async (asked: Asked): Promise<Problem | null> => {
   try {
     const call = { ...limitOf(asked), path: `/apis/${SANDBOX_API_VERSION}` }
@@ -117,11 +123,7 @@ const sandboxKindProblem = async (asked: Asked): Promise<Problem | null> => {
   } catch (error) {
     if (!hasStatus(error, 404)) throw error
   }
-  return {
-    what: `The cluster does not know Sandbox objects (${SANDBOX_API_VERSION}).`,
-    remedy:
-      'Install agent-sandbox 1.0 or newer (kubectl apply -f the sandbox.yaml of its release), or set K8S_SANDBOX_API=pod to make plain Pods instead.',
-  }
+  return unknownKind
 }
 
 const rightsProblem = (missing: Right[], namespace: string): Problem => ({

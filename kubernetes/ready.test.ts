@@ -110,6 +110,7 @@ beforeEach(async () => {
     services: null as Informer<Service> | null,
     nodes: null as Informer<Node> | null,
     nodesKnown: () => false,
+    wasAway: () => false,
     seen: (name) => ({
       api: 'sandbox',
       object: objects.objects.get(name),
@@ -253,6 +254,17 @@ test('no room that is found in time is no failure', async () => {
   pods.set(pod('2', { phase: 'Pending', conditions }))
   const { done } = wait()
   await new Promise((resolve) => setTimeout(resolve, 20))
+  pods.set(pod('3', runs))
+  await expect(done).resolves.toMatchObject({ podUid: 'pod-uid' })
+})
+
+test('while nodes look dead because the API server was away, no pod that finds none has failed', async () => {
+  cluster.wasAway = () => true
+  objects.set(object('1'))
+  const conditions = [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable' }]
+  pods.set(pod('2', { phase: 'Pending', conditions }))
+  const { done } = wait()
+  await new Promise((resolve) => setTimeout(resolve, 300))
   pods.set(pod('3', runs))
   await expect(done).resolves.toMatchObject({ podUid: 'pod-uid' })
 })

@@ -6,7 +6,7 @@ import { hasBooted } from '../domain/supervisor-protocol.ts'
 import type { Health } from '../domain/supervisor-protocol.ts'
 import type { Evidence, ReadyProgress, SandboxSpec } from '../sandbox/driver.ts'
 import { SandboxFailedError } from '../sandbox/driver.ts'
-import { getOrNull } from './cluster.ts'
+import { getOrNull, nodeDoubtMs } from './cluster.ts'
 import type { Cluster } from './cluster.ts'
 import { type Boot, configurationOf, configure } from './configure.ts'
 import { pathOf, resourceOf } from './objects.ts'
@@ -188,7 +188,7 @@ export const awaitReady = async (
   try {
     for (;;) {
       wait.signal.throwIfAborted()
-      const verdict = await sight.verdict(unschedulableMs)
+      const verdict = await sight.verdict(cluster.wasAway() ? Math.max(unschedulableMs, nodeDoubtMs) : unschedulableMs)
       const { health, boot: over, trouble } = boot.seen
       if (over?.is === 'refused') await fail(context, name, { code: 'setup_failed', message: over.reason })
       // What the supervisor says of itself tells more than how its container ended.
