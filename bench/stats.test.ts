@@ -31,9 +31,9 @@ test('the table shows ratios of medians, for times only, and a dash for what was
   ])
 })
 
-test('the page on benchmarks shows the table of the reference run', () => {
+test.each(['reference', 'cluster'])('the page on benchmarks shows the table of the run in results/%s.json', (name) => {
   const read = (path: string): string => readFileSync(new URL(path, import.meta.url), 'utf8')
-  const results = JSON.parse(read('results/reference.json')) as Results
+  const results = JSON.parse(read(`results/${name}.json`)) as Results
   expect(results.quick).toBe(false)
   const page = read('../docs/benchmarks.md')
   expect(page).toContain(table(results.figures, basesOf(results.figures)))
