@@ -9,8 +9,6 @@ import { sandboxCounts, sessionCounts } from '../db/stats.ts'
 import { errorText, isAppError } from '../domain/errors.ts'
 import { endTimeoutMs } from '../domain/limits.ts'
 import { findHarnesses } from '../harness/registry.ts'
-import { createKubeClient } from '../kubernetes/client.ts'
-import { loadCredentials } from '../kubernetes/credentials.ts'
 import { createKubernetesInspector } from '../kubernetes/inspector.ts'
 import { createSupervisorClient } from '../sandbox/supervisor-client.ts'
 import { createLogger } from '../telemetry/log.ts'
@@ -21,7 +19,7 @@ import type { GaugeValues } from '../telemetry/metrics.ts'
 import { createTemporal } from '../temporal/client.ts'
 import { createOutboxRelay } from '../temporal/outbox-relay.ts'
 import { createSealer } from '../vault/seal.ts'
-import { accessOf } from './sandboxes.ts'
+import { accessOf, connectCluster } from './sandboxes.ts'
 import { settingsOrExit } from './settings.ts'
 
 const gauges = (sql: Sql) => async (): Promise<GaugeValues> => {
@@ -75,7 +73,7 @@ const main = async (): Promise<void> => {
     log.warn({ err: error }, 'the listening connection was lost'),
   )
   await using supervisor = createSupervisorClient({ masterKey: config.masterKey })
-  await using client = config.sandbox.driver === 'kubernetes' ? createKubeClient(loadCredentials()) : null
+  await using client = config.sandbox.driver === 'kubernetes' ? await connectCluster() : null
   const { api, namespace } = config.k8s
   const inspector = client && createKubernetesInspector({ client, api, namespace, access: accessOf(config.k8s).by })
   await using temporal = createTemporal(config.temporal)

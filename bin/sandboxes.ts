@@ -5,7 +5,6 @@ import { findHarnesses } from '../harness/registry.ts'
 import { createKubeClient } from '../kubernetes/client.ts'
 import type { KubeClient } from '../kubernetes/client.ts'
 import type { Access } from '../kubernetes/cluster.ts'
-import { loadCredentials } from '../kubernetes/credentials.ts'
 import { createKubernetesDriver } from '../kubernetes/driver.ts'
 import { preflight } from '../kubernetes/preflight.ts'
 import type { Preflight } from '../kubernetes/preflight.ts'
@@ -20,11 +19,13 @@ const serviceAccountToken = '/var/run/secrets/kubernetes.io/serviceaccount/token
 const checkAgainMs = 15_000
 const checkCalmMs = 300_000
 
-/** Where sandboxes live, and what is missing there. */
-export type Sandboxes = AsyncDisposable & {
-  driver: SandboxDriver
-  /** Empty: sandboxes can be made. */
-  problems(): Problem[]
+/** Where sandboxes live. */
+export type Sandboxes = AsyncDisposable & { driver: SandboxDriver }
+
+/** The library that reads kubeconfigs takes a third of a second and 90 MB: it is loaded only where there is a cluster. */
+export const connectCluster = async (): Promise<KubeClient> => {
+  const { loadCredentials } = await import('../kubernetes/credentials.ts')
+  return createKubeClient(loadCredentials())
 }
 
 export const accessOf = ({ access, nodeHost }: Config['k8s']): Access => {
@@ -42,10 +43,10 @@ const localSandboxes = async (config: Config): Promise<Sandboxes> => {
     searchPath: process.env['PATH'] ?? '',
     harnessDir: (id) => harnesses.get(id),
   })
-  return { driver, problems: () => [], [Symbol.asyncDispose]: async () => {} }
+  return { driver, [Symbol.asyncDispose]: async () => {} }
 }
 
-type Look = { client: KubeClient; config: Config; log: Logger; told: (problems: Problem[]) => void }
+type Look = { client: KubeClient; config: Config; told: (problems: Problem[]) => void }
 
 /** What is wrong is said once, and again when it is something else. */
 const look = async ({ client, config, told }: Look): Promise<Preflight> => {
@@ -71,7 +72,7 @@ const answered = async (on: Look, signal: AbortSignal): Promise<Preflight> => {
 const kubernetesSandboxes = async (config: Config, on: SandboxesOptions): Promise<Sandboxes> => {
   const { log, onProblems } = on
   const { unschedulableMs, ...settings } = config.k8s
-  const client = createKubeClient(loadCredentials())
+  const client = await connectCluster()
   let problems: Problem[] = []
   const told = (now: Problem[]): void => {
     if (JSON.stringify(now) === JSON.stringify(problems)) return
@@ -82,7 +83,7 @@ const kubernetesSandboxes = async (config: Config, on: SandboxesOptions): Promis
   }
   const ended = new AbortController()
   const signal = AbortSignal.any([on.signal, ended.signal])
-  const at: Look = { client, config, log, told }
+  const at: Look = { client, config, told }
   const first = await answered(at, signal)
   for (const { what, remedy } of first.warnings) log.warn({ event: 'cluster_warning', remedy }, what)
   const driver = createKubernetesDriver({
@@ -102,7 +103,6 @@ const kubernetesSandboxes = async (config: Config, on: SandboxesOptions): Promis
   void goOn().catch(() => {})
   return {
     driver,
-    problems: () => problems,
     async [Symbol.asyncDispose]() {
       ended.abort()
       await driver[Symbol.asyncDispose]()
