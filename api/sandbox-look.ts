@@ -3,6 +3,7 @@ import { AppError, errorText, isAppError } from '../domain/errors.ts'
 import { evidenceLogLines } from '../domain/limits.ts'
 import type { Evidence } from '../sandbox/driver.ts'
 import type { SandboxInspector } from '../sandbox/inspector.ts'
+import { linesSince } from '../sandbox/log-lines.ts'
 import type { ApiDeps } from './deps.ts'
 import type { Probe } from './present/diagnosis.ts'
 import type { Diagnosis } from './schemas/diagnose.ts'
@@ -60,22 +61,12 @@ export const logTail = async (
   return { available: false, error: refused ?? 'there is no sandbox, and no lines of one were kept' }
 }
 
-/** Lines begin with their time in ISO 8601, or belong to the line before. */
-const since = (lines: string[], from: number): string[] => {
-  let wanted = false
-  return lines.filter((line) => {
-    const time = Date.parse(/^\d{4}-\d\d-\d\dT[\d:.]+Z(?= )/.exec(line)?.[0] ?? '')
-    if (!Number.isNaN(time)) wanted = time >= from
-    return wanted
-  })
-}
-
 type LogsWanted = { tailLines: number; sinceSeconds: number }
 
 const supervisorLines = async ({ supervisor }: Asked, sandbox: SandboxRow, wanted: LogsWanted): Promise<string[]> => {
   try {
     const lines = await supervisor.logs(sandbox, wanted.tailLines)
-    return since(lines, Date.now() - wanted.sinceSeconds * 1_000)
+    return linesSince(lines, Date.now() - wanted.sinceSeconds * 1_000)
   } catch (error) {
     throw new AppError('upstream', `the sandbox does not answer: ${errorText(error)}`, { cause: error })
   }

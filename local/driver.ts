@@ -2,6 +2,7 @@ import path from 'node:path'
 import pLimit from 'p-limit'
 import { AppError } from '../domain/errors.ts'
 import type { ListedSandbox, SandboxDriver } from '../sandbox/driver.ts'
+import { linesSince } from '../sandbox/log-lines.ts'
 import { createSandbox } from './create.ts'
 import { type Exit, inspectSandbox, lossOf } from './evidence.ts'
 import { watchLost } from './lost.ts'
@@ -52,16 +53,6 @@ const listOne = async (root: string, name: string): Promise<ListedSandbox[]> => 
     : [{ name, sandboxId: idIn(name), agentId: '', alive: false, createdAt: created, sessionId: null }]
 }
 
-/** Log lines begin with a time in ISO 8601, or belong to the line before. */
-const since = (lines: string[], from: number): string[] => {
-  let wanted = false
-  return lines.filter((line) => {
-    const time = Date.parse(/^\d{4}-\d\d-\d\dT[\d:.]+Z(?= )/.exec(line)?.[0] ?? '')
-    if (!Number.isNaN(time)) wanted = time >= from
-    return wanted
-  })
-}
-
 /**
  * Sandboxes as processes of this machine: each a supervisor in a process group and a directory of its own, detached, so that it outlives whoever
  * made it; any process with the same directory sees, uses and ends it. No isolation: an agent can do what the user of this process can.
@@ -105,7 +96,7 @@ export const createLocalDriver = (options: LocalDriverOptions): LocalDriver => {
       const lines = await readLog(root, name, sinceSeconds === undefined ? tailLines : Number.MAX_SAFE_INTEGER)
       if (lines === null) throw new AppError('not_found', `there is no log of sandbox ${name}`)
       if (sinceSeconds === undefined) return lines
-      const recent = since(lines, Date.now() - sinceSeconds * 1_000)
+      const recent = linesSince(lines, Date.now() - sinceSeconds * 1_000)
       return tailLines === 0 ? [] : recent.slice(-tailLines)
     },
     watchLost: (onLost, signal) =>

@@ -1,7 +1,7 @@
 import { type FSWatcher, watch } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { SandboxPurpose } from '../domain/sandbox.ts'
-import type { SupervisorState, SupervisorStateFile } from '../domain/supervisor-protocol.ts'
+import { hasBooted } from '../domain/supervisor-protocol.ts'
+import type { SupervisorStateFile } from '../domain/supervisor-protocol.ts'
 import { type ReadyProgress, SandboxFailedError } from '../sandbox/driver.ts'
 import { type Exit, failureOf, inspectSandbox } from './evidence.ts'
 import { isAlive } from './processes.ts'
@@ -12,11 +12,6 @@ const rereadMs = 250
 
 /** How a child ended is told a moment after it shows as dead; of a child of another process it never is. */
 const exitMs = 100
-
-const READY_STATES: Record<SandboxPurpose, ReadonlySet<SupervisorState>> = {
-  session: new Set(['booted', 'warm', 'bound']),
-  pool: new Set(['warm', 'bound']),
-}
 
 /** Calls back when the state file changes; null where watching is not possible, for instance for want of inotify watches. */
 const watchState = (dir: string, onChange: () => void): FSWatcher | null => {
@@ -72,7 +67,7 @@ const look = async (root: string, name: string): Promise<Look> => {
   const alive = isAlive(record.supervisor)
   const state = await readState(root, name)
   if (!alive || state?.state === 'failed') return { is: 'failed' }
-  if (state !== null && state.port !== null && READY_STATES[record.purpose].has(state.state))
+  if (state !== null && state.port !== null && hasBooted(record.purpose, state.state))
     return { is: 'ready', port: state.port }
   return { is: 'starting', state }
 }
