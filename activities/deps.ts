@@ -45,5 +45,6 @@ export const specOf = (deps: ActivityDeps, sandbox: SandboxRow, template: Templa
   branch: template.branch,
   setupCommand: template.setup_cmd,
   env: template.env,
+  resources: template.resources ?? null,
   token: sandboxToken(deps.config.masterKey, sandbox.id),
 })

@@ -1,5 +1,7 @@
 import { AppError } from '../domain/errors.ts'
 import type { ErrorDetail } from '../domain/errors.ts'
+import { parseQuantity, withResources } from '../domain/quantity.ts'
+import type { ResourceRequirements } from '../domain/quantity.ts'
 import { templateHash, templateOf } from '../sandbox/template.ts'
 import type { TemplateSource } from '../sandbox/template.ts'
 import type { ApiDeps } from './deps.ts'
@@ -22,6 +24,22 @@ export const checkAgainstPlatform = ({ config, harnesses }: Deps, agent: AgentCr
     faults.push({ path: 'harness_id', message: `must be one of: ${known.join(', ')}` })
   if (agent.repo_url?.startsWith('file:') === true && config.sandbox.driver !== 'local')
     faults.push({ path: 'repo_url', message: 'a file:// repository is only there for sandboxes of this machine' })
+  reject(faults)
+}
+
+/** No API server takes a container that asks for more than it may use; here it is told before any sandbox is made. */
+export const checkResources = ({ config }: Deps, own: ResourceRequirements | null): void => {
+  if (own === null) return
+  const { requests, limits } = withResources(config.k8s.resources, own)
+  const faults = (['cpu', 'memory'] as const).flatMap((kind): ErrorDetail[] => {
+    const [asked, most] = [requests[kind] ?? '0', limits[kind] ?? '0']
+    if ((parseQuantity(asked) ?? 0) <= (parseQuantity(most) ?? 0)) return []
+    const message =
+      own.requests?.[kind] === undefined
+        ? `is less than the ${asked} that every sandbox asks for: give resources.requests.${kind} too`
+        : `is more than the limit of ${most}: give a larger resources.limits.${kind} too`
+    return [{ path: `resources.${own.requests?.[kind] === undefined ? 'limits' : 'requests'}.${kind}`, message }]
+  })
   reject(faults)
 }
 

@@ -76,6 +76,17 @@ test('what PATCH leaves out stays, and null clears what may be empty', async () 
   expect(patched.body).toMatchObject({ name: 'n', prompt: null, setup_cmd: 's' })
 })
 
+test('resources are a part of the template, and null gives them back to the settings', async () => {
+  const plain = await create()
+  expect(plain.resources).toBeNull()
+  const resources = { limits: { memory: '8Gi' }, requests: { cpu: '1' } }
+  const agent = await create({ resources })
+  expect(agent.resources).toEqual(resources)
+  expect(agent.template_hash).not.toBe(plain.template_hash)
+  const patched = await api.call<Agent>('PATCH', `/agents/${agent.id}`, { body: { resources: null } })
+  expect(patched.body).toMatchObject({ resources: null, template_hash: plain.template_hash })
+})
+
 test('a narrowed allow_out keeps the hosts that bound credentials need; bindings of removed variables go', async () => {
   const agent = await create({
     env_vars: { A: '1', B: '2' },
@@ -98,6 +109,10 @@ test.each<[string, object, string]>([
   ],
   ['an unknown field', { skill_ids: [] }, 'skill_ids'],
   ['no model', { model: undefined }, 'model'],
+  ['no quantity', { resources: { limits: { memory: '8 GB' } } }, 'resources.limits.memory'],
+  ['an unknown resource', { resources: { limits: { gpu: '1' } } }, 'resources.limits.gpu'],
+  ['more asked for than the platform allows', { resources: { requests: { cpu: '3' } } }, 'resources.requests.cpu'],
+  ['a limit below what the platform asks for', { resources: { limits: { memory: '1Mi' } } }, 'resources.limits.memory'],
 ])('%s is 422 with its path', async (_what, body, path) => {
   const { status, body: failure } = await api.call<Failure>('POST', '/agents', { body: { model: 'demo', ...body } })
   expect(status).toBe(422)

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { QUANTITY } from '../domain/quantity.ts'
 
 /** Rules of the settings that describe pods. The API server checks them too, but only when the first sandbox is made. */
 
@@ -7,7 +8,7 @@ const LABEL_KEY = /^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\/)?[A-Za-z0-9]([A-Za-z
 const LABEL_VALUE = /^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$/
 
 /** An amount as Kubernetes writes it: `250m`, `2`, `512Mi`, `1.5G`. */
-export const quantity = z.string().regex(/^\d+(\.\d+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|e\d+)?$/, {
+export const quantity = z.string().regex(QUANTITY, {
   error: 'must be a Kubernetes quantity, for instance 500m, 2 or 512Mi',
 })
 

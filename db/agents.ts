@@ -9,7 +9,7 @@ export type ListedAgent = AgentRow & { session_count: number; has_active_session
 
 const NEW_COLUMNS = [
   'id', 'name', 'model', 'prompt', 'tools', 'harness_id', 'harness_image', 'repo_url', 'branch', 'setup_cmd', 'pfp_url', 'mcp_servers',
-  'env_vars', 'env_var_hosts', 'allow_out', 'deny_out', 'projects', 'preload_memory_limit', 'template_hash', 'created_by',
+  'env_vars', 'env_var_hosts', 'allow_out', 'deny_out', 'resources', 'projects', 'preload_memory_limit', 'template_hash', 'created_by',
 ] as const // prettier-ignore
 
 const PATCHABLE = new Set<string>([
@@ -17,7 +17,6 @@ const PATCHABLE = new Set<string>([
   'last_session_at',
 ])
 
-/** A list or object of a `jsonb` column that is null is JSON's null only where the column allows none; here none is ever null. */
 export const insertAgent = async (sql: Sql, agent: NewAgent): Promise<AgentRow> => {
   const holes = NEW_COLUMNS.map((_, i) => `$${i + 1}`).join(', ')
   const text = `insert into agent (${NEW_COLUMNS.join(', ')}, created_at, updated_at) values (${holes}, now(), now()) returning *`

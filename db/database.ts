@@ -10,13 +10,17 @@ import { Sandbox } from './entities/sandbox.ts'
 import { Session } from './entities/session.ts'
 import { Turn } from './entities/turn.ts'
 import { Migration001Initial } from './migrations/001-initial.ts'
+import { Migration002AgentResources } from './migrations/002-agent-resources.ts'
 import { createSql, isConnectionError } from './sql.ts'
 import type { Sql } from './sql.ts'
 
 /** The database of a process: the ORM (entities, migrations) and SQL over the same pool of connections. */
 export type Database = AsyncDisposable & { orm: MikroORM; sql: Sql }
 
-const MIGRATIONS = [{ name: '001-initial', class: Migration001Initial }]
+const MIGRATIONS = [
+  { name: '001-initial', class: Migration001Initial },
+  { name: '002-agent-resources', class: Migration002AgentResources },
+]
 
 type Extra = {
   poolMax?: number

@@ -13,6 +13,7 @@ const spec: SandboxSpec = {
   image: 'opencode-sandbox:dev',
   repoUrl: 'https://github.com/example/private-name',
   branch: 'secret-branch',
+  resources: null,
   setupCommand: 'make private-target',
   env: { PRIVATE_VALUE: 'value-of-the-agent' },
   token: 'token-of-the-sandbox',
@@ -83,6 +84,13 @@ test.each(['sandbox', 'pod'] as const)('a pod can neither gain privileges nor ta
         seccompProfile: { type: 'RuntimeDefault' },
       },
     })
+})
+
+test.each(['sandbox', 'pod'] as const)('an agent’s own resources go before those of the settings (%s)', (api) => {
+  const [container] = podSpecOf(
+    objectOf({ ...spec, resources: { limits: { memory: '8Gi' } } }, settings({ api })),
+  ).containers
+  expect(container?.['resources']).toEqual({ requests: { cpu: '250m', memory: '512Mi' }, limits: { memory: '8Gi' } })
 })
 
 test('a Sandbox has the labels of its pod in its template, a Pod has them itself', () => {

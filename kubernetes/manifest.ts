@@ -1,4 +1,6 @@
 import { createHash } from 'node:crypto'
+import { withResources } from '../domain/quantity.ts'
+import type { ResourceRequirements } from '../domain/quantity.ts'
 import type { SandboxSpec } from '../sandbox/driver.ts'
 import { ANNOTATION, HARNESS_CONTAINER, LABEL, MANAGED_BY, podSelector } from './names.ts'
 import { SANDBOX_API_VERSION } from './objects.ts'
@@ -11,7 +13,8 @@ export type PodSettings = {
   instance: string
   imagePullPolicy: 'Never' | 'IfNotPresent' | 'Always'
   imagePullSecrets: string[]
-  resources: { requests: Record<string, string>; limits: Record<string, string> }
+  /** What an agent's own do not say. */
+  resources: ResourceRequirements
   /** Size of the directory with clone, home and journal, for instance `10Gi`. */
   workSize: string
   priorityClassName: string | null
@@ -74,7 +77,7 @@ const harnessContainer = (spec: SandboxSpec, settings: PodSettings) => ({
     timeoutSeconds: 1,
     failureThreshold: 3,
   },
-  resources: settings.resources,
+  resources: withResources(settings.resources, spec.resources),
   // The supervisor's last words, or else the end of its log.
   terminationMessagePolicy: 'FallbackToLogsOnError',
   securityContext: {

@@ -1,37 +1,5 @@
+import { parseQuantity } from '../domain/quantity.ts'
 import type { ContainerSpec } from './objects.ts'
-
-/** Powers of ten and of two that may follow a number. */
-const FACTORS: Record<string, number> = {
-  n: 1e-9,
-  u: 1e-6,
-  m: 1e-3,
-  '': 1,
-  k: 1e3,
-  M: 1e6,
-  G: 1e9,
-  T: 1e12,
-  P: 1e15,
-  E: 1e18,
-  Ki: 2 ** 10,
-  Mi: 2 ** 20,
-  Gi: 2 ** 30,
-  Ti: 2 ** 40,
-  Pi: 2 ** 50,
-  Ei: 2 ** 60,
-}
-
-/**
- * An amount as Kubernetes writes it (`250m`, `2`, `1.5Gi`, `1e3`, `12E`), as a number of cores or bytes. An `e` or `E` with digits after it is an exponent, a
- * final `E` is exa.
- * @returns null for what is no quantity
- */
-export const parseQuantity = (text: string): number | null => {
-  const found = /^([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]([+-]?\d+)|([numkMGTPE]|[KMGTPE]i)?)$/.exec(text.trim())
-  if (found === null) return null
-  const [, number = '', exponent, suffix = ''] = found
-  const factor = exponent === undefined ? FACTORS[suffix] : 10 ** Number(exponent)
-  return factor === undefined ? null : Number(number) * factor
-}
 
 /** What a container asks for, or a node has. */
 export type Resources = { cpu_millicores: number; memory_bytes: number }

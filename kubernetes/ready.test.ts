@@ -25,6 +25,7 @@ const spec: SandboxSpec = {
   image: 'image',
   repoUrl: 'https://example.com/repo',
   branch: 'main',
+  resources: null,
   setupCommand: null,
   env: { SOME: 'value' },
   token: 'the token',

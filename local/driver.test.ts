@@ -48,6 +48,7 @@ const specOf = (more: Partial<SandboxSpec> = {}): SandboxSpec => {
     image: 'light',
     repoUrl: `file://${repo}`,
     branch: 'main',
+    resources: null,
     setupCommand: null,
     env: {},
     token: `token-${randomUUID()}`,

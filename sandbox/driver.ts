@@ -1,4 +1,5 @@
 import type { FailureCode } from '../domain/session.ts'
+import type { ResourceRequirements } from '../domain/quantity.ts'
 import type { SandboxPurpose } from '../domain/sandbox.ts'
 
 /** Everything needed to start a sandbox. Nothing of a session, a tenant or a secret is in it. */
@@ -17,6 +18,8 @@ export type SandboxSpec = {
   setupCommand: string | null
   /** Plain environment of the harness and its tools (`CONTAINER_ENV_*` and the agent's own). */
   env: Record<string, string>
+  /** The agent's own, or null. A driver that cannot hold a sandbox to them ignores them. */
+  resources: ResourceRequirements | null
   /** Bearer token of the supervisor; derived from the sandbox id, so it need not be stored. */
   token: string
 }

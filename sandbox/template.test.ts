@@ -12,6 +12,7 @@ const agent = (over: Partial<TemplateSource> = {}): TemplateSource => ({
   env_vars: {},
   allow_out: [],
   deny_out: [],
+  resources: null,
   ...over,
 })
 const open = (text: string) => text
@@ -36,6 +37,7 @@ test.each<[string, Partial<TemplateSource>]>([
   ['environment', { env_vars: { A: '1' } }],
   ['allowed hosts', { allow_out: ['a.com'] }],
   ['denied hosts', { deny_out: ['a.com'] }],
+  ['resources', { resources: { limits: { memory: '8Gi' } } }],
 ])('another %s is another template', (_what, over) => {
   expect(hashOf(over)).not.toBe(hashOf({}))
 })

@@ -1,4 +1,5 @@
 import { createHmac } from 'node:crypto'
+import type { ResourceRequirements } from '../domain/quantity.ts'
 
 /** What a sandbox is made from. Two agents with equal templates can serve each other's sessions. */
 export type Template = {
@@ -11,6 +12,8 @@ export type Template = {
   env: Record<string, string>
   allow_out: string[]
   deny_out: string[]
+  /** Absent where the agent has none of its own, so that its hash is what it was before there were any. */
+  resources?: ResourceRequirements
 }
 
 /** The part of an agent that goes into its template; the agent's row fits. */
@@ -24,6 +27,7 @@ export type TemplateSource = {
   env_vars: Record<string, string>
   allow_out: string[]
   deny_out: string[]
+  resources: ResourceRequirements | null
 }
 
 export const templateOf = (
@@ -41,6 +45,7 @@ export const templateOf = (
   },
   allow_out: agent.allow_out,
   deny_out: agent.deny_out,
+  ...(agent.resources === null ? {} : { resources: agent.resources }),
 })
 
 const canonical = (value: unknown): unknown => {

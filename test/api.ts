@@ -113,6 +113,7 @@ const warmer =
       image,
       repoUrl: template.repo_url,
       branch: template.branch,
+      resources: null,
       setupCommand: template.setup_cmd,
       env: template.env,
       token: sandboxToken(masterKey, id),

@@ -14,7 +14,7 @@ export const TEMPLATE = 'template-a'
 export const buildAgent = (sql: Sql, over: Partial<AgentRow> = {}): Promise<AgentRow> =>
   insertAgent(sql, {
     id: randomUUID(), name: 'an agent', model: 'demo', prompt: null, tools: [], harness_id: 'light', harness_image: 'light:dev', repo_url: null,
-    branch: 'main', setup_cmd: null, pfp_url: null, mcp_servers: [], env_vars: {}, env_var_hosts: {}, allow_out: [], deny_out: [], projects: [],
+    branch: 'main', setup_cmd: null, pfp_url: null, mcp_servers: [], env_vars: {}, env_var_hosts: {}, allow_out: [], deny_out: [], resources: null, projects: [],
     preload_memory_limit: 10, template_hash: TEMPLATE, created_by: 'test', ...over,
   }) // prettier-ignore
 

@@ -30,6 +30,7 @@ export const presentAgent = (deps: Harnesses, row: AgentRow): Agent => ({
   attached_skill_ids: [],
   allow_out: row.allow_out,
   deny_out: row.deny_out,
+  resources: row.resources,
   projects: row.projects,
   preload_memory_limit: row.preload_memory_limit,
   template_id: null,

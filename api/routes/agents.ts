@@ -13,7 +13,15 @@ import { recordPoolSuccess } from '../../db/pool.ts'
 import type { AgentRow } from '../../db/entities/agent.ts'
 import { AppError } from '../../domain/errors.ts'
 import { isId } from '../../domain/names.ts'
-import { checkAgainstPlatform, checkHostBindings, hashOf, imageOf, reconcileHosts, sealEnv } from '../agent-input.ts'
+import {
+  checkAgainstPlatform,
+  checkHostBindings,
+  checkResources,
+  hashOf,
+  imageOf,
+  reconcileHosts,
+  sealEnv,
+} from '../agent-input.ts'
 import type { ApiDeps } from '../deps.ts'
 import { presentAgent } from '../present/agent.ts'
 import { route } from '../route.ts'
@@ -48,6 +56,7 @@ const create = (deps: ApiDeps): Route =>
     replies: [{ status: 200, description: 'The agent', schema: Agent }],
     async handle(ctx, { body }) {
       checkAgainstPlatform(deps, body)
+      checkResources(deps, body.resources ?? null)
       const { env_vars = {}, env_var_hosts = {}, allow_out = [] } = body
       checkHostBindings(env_var_hosts, Object.keys(env_vars), allow_out)
       const harness_id = body.harness_id ?? DEFAULT_HARNESS
@@ -60,6 +69,7 @@ const create = (deps: ApiDeps): Route =>
         env_vars: sealEnv(deps, env_vars),
         allow_out,
         deny_out: body.deny_out ?? [],
+        resources: body.resources ?? null,
       }
       const row = await insertAgent(deps.sql, {
         ...source,
@@ -145,6 +155,7 @@ const patch = (deps: ApiDeps): Route =>
     async handle(ctx, { params, ...input }) {
       const body = input.body as AgentPatch
       checkAgainstPlatform(deps, body)
+      checkResources(deps, body.resources ?? null)
       const { id } = await findAgent(deps, params.id)
       const row = await deps.sql.tx(async (tx) => {
         const before = await lockAgent(tx, id)

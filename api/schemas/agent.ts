@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { QUANTITY } from '../../domain/quantity.ts'
 import { Id, Limit, Offset, strict, Time } from './common.ts'
 import { EnvVarHosts, EnvVars, HostList } from './env.ts'
 
@@ -41,6 +42,14 @@ const Project = strict({
 const PreloadLimit = z.int('must be a whole number').min(0, 'must be 0..50').max(50, 'must be 0..50')
 const Model = text(255).min(1, 'must name a model of the gateway')
 
+const Quantity = text(32).regex(QUANTITY, 'must be a Kubernetes quantity, for instance 500m, 2 or 512Mi')
+const Amounts = strict({ cpu: Quantity.optional(), memory: Quantity.optional() })
+const Resources = strict({ requests: Amounts.optional(), limits: Amounts.optional() }).meta({
+  id: 'Resources',
+  description:
+    'CPU and memory of each of its sandboxes on Kubernetes, for instance {"limits":{"memory":"8Gi"}}. What is left out is as the settings say.',
+})
+
 const shared = {
   name: text(255).nullable().optional(),
   prompt: text(promptMax).nullable().optional(),
@@ -53,6 +62,7 @@ const shared = {
   mcp_servers: z.array(text(255)).max(100).optional(),
   allow_out: HostList.optional(),
   deny_out: HostList.optional(),
+  resources: Resources.nullable().optional(),
   projects: z.array(Project).max(50).optional(),
   preload_memory_limit: PreloadLimit.optional(),
   env_vars: EnvVars.optional(),
@@ -104,6 +114,7 @@ const fields = {
   attached_skill_ids: z.array(z.string()),
   allow_out: z.array(z.string()),
   deny_out: z.array(z.string()),
+  resources: Resources.nullable(),
   projects: z.array(z.unknown()),
   preload_memory_limit: z.int(),
   template_id: z.string().nullable(),

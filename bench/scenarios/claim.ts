@@ -49,6 +49,7 @@ const addAgent = async ({ sql }: Database): Promise<string> => {
     env_var_hosts: {},
     allow_out: [],
     deny_out: [],
+    resources: null,
     projects: [],
     preload_memory_limit: 0,
     template_hash: TEMPLATE,

@@ -1,4 +1,5 @@
 import { defineEntity, p } from '@mikro-orm/core'
+import type { ResourceRequirements } from '../../domain/quantity.ts'
 
 /** A harness, a model, a prompt, a repository and an environment, under a name. */
 export type AgentRow = {
@@ -20,6 +21,7 @@ export type AgentRow = {
   env_var_hosts: Record<string, string[]>
   allow_out: string[]
   deny_out: string[]
+  resources: ResourceRequirements | null
   projects: unknown[]
   preload_memory_limit: number
   template_hash: string
@@ -50,6 +52,7 @@ export const Agent = defineEntity({
     env_var_hosts: p.json<Record<string, string[]>>(),
     allow_out: p.json<string[]>(),
     deny_out: p.json<string[]>(),
+    resources: p.json<ResourceRequirements>().nullable(),
     projects: p.json<unknown[]>(),
     preload_memory_limit: p.integer(),
     template_hash: p.text(),

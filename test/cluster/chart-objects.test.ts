@@ -160,6 +160,7 @@ describe('sandboxes as the platform makes them with these settings', () => {
         image: 'harness:1',
         repoUrl: 'https://git.example.com/repo',
         branch: 'main',
+        resources: null,
         setupCommand: null,
         env: {},
         token: 'x'.repeat(43),

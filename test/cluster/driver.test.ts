@@ -48,6 +48,18 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
     await expect(driver.inspect(spec.name)).resolves.toMatchObject({ exists: false, alive: false })
   })
 
+  test('a pod has the resources of its agent, and the rest of the settings', async () => {
+    const { driver } = world
+    const spec = world.spec({ resources: { requests: { cpu: '300m' }, limits: { memory: '3Gi' } } })
+    await driver.create(spec)
+    const pod = await eventually(() => world.find<Pod>('pod', spec.name))
+    expect(pod.spec?.containers?.[0]?.resources).toEqual({
+      requests: { cpu: '300m', memory: '512Mi' },
+      limits: { cpu: '2', memory: '3Gi' },
+    })
+    await driver.remove(spec.name)
+  })
+
   test('one for the pool is ready when it is warm, one for a session when it has booted', async () => {
     const { driver, supervisors } = world
     const pool = world.spec({ purpose: 'pool' })

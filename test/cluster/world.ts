@@ -141,6 +141,7 @@ export const createWorld = async ({
         image: IMAGE,
         repoUrl: 'https://git.invalid/repo',
         branch: 'main',
+        resources: null,
         setupCommand: null,
         env: { PLAIN: 'value' },
         token: randomBytes(32).toString('base64url'),

@@ -56,6 +56,7 @@ const podOf = (): { spec: PodSpec; container: Container } => {
     image: 'image',
     repoUrl: '',
     branch: 'main',
+    resources: null,
     setupCommand: null,
     env: {},
     token: 'token',
