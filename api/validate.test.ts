@@ -69,12 +69,21 @@ describe('repositories', () => {
 })
 
 describe('hosts', () => {
-  test.each(['api.example.com', '*.example.com', '10.0.0.0/8', 'a_b'])('%s is an entry', (host) => {
-    expect(agent({ allow_out: [host] })).toEqual({})
-  })
+  test.each(['api.example.com', '*.example.com', '10.0.0.0/8', 'a_b', '192.0.2.1', '2001:db8::1', 'fc00::/7'])(
+    '%s is an entry',
+    (host) => {
+      expect(agent({ allow_out: [host] })).toEqual({})
+    },
+  )
   test.each(['https://x', 'a b', '', '*', 'a..*', 'x/1234'])('"%s" is refused with its path', (host) => {
     expect(agent({ deny_out: [host] })).toHaveProperty(['deny_out[0]'])
   })
+  test.each(['10.0.0.0/33', '10.0.0', '256.1.1.1', '1::2::3', 'fc00::/129', 'host:443'])(
+    '%s is no address, and is not taken for a name',
+    (host) => {
+      expect(agent({ allow_out: [host] })).toEqual({ 'allow_out[0]': expect.stringContaining('must be an address') })
+    },
+  )
   test('a binding needs its variable and an allowed host', () => {
     const allow = ['api.example.com', '*.wild.com']
     expect(hostBindingFaults({ A: ['API.example.com', 'x.wild.com'] }, ['A'], allow)).toEqual([])

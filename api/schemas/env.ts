@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { looksLikeAddress, parseRange } from '../../domain/cidr.ts'
 
 /** What sandboxes get from the platform itself; an agent's environment may not stand in for it. */
 const RESERVED_ENV_NAMES = [
@@ -44,13 +45,21 @@ export const EnvVars = z
     description: `Environment: name → value, write-only. At most ${namesMax} names, ${textMax} characters as JSON. Reserved: ${RESERVED_ENV_NAMES.join(', ')}.`,
   })
 
-const HOST = /^(\*\.)?[A-Za-z0-9._-]+(\/\d{1,3})?$/
+const HOST = /^(\*\.)?[A-Za-z0-9._:-]+(\/\d{1,3})?$/
 
 const HostEntry = z
   .string()
   .min(1, 'must not be empty')
   .max(253, 'must have at most 253 characters')
-  .regex(HOST, 'must be a host (api.example.com), a wildcard (*.example.com), an address or a range (10.0.0.0/8)')
+  .regex(HOST, {
+    error:
+      'must be a host (api.example.com), a wildcard (*.example.com), an address or a range (10.0.0.0/8, 2001:db8::/32)',
+    abort: true,
+  })
+  // What is no address would be taken for a name, and hold nothing back.
+  .refine((entry) => !looksLikeAddress(entry) || parseRange(entry) !== null, {
+    error: 'must be an address (192.0.2.1, 2001:db8::1) or a range (10.0.0.0/8); hosts are named without a port',
+  })
 
 export const HostList = z.array(HostEntry).max(200, 'must have at most 200 entries')
 
