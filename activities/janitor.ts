@@ -88,6 +88,20 @@ const unmarked = (rows: SandboxRow[], listed: Map<string, ListedSandbox>): Sandb
     return inUse && found?.alive === true && found.sessionId !== row.session_id
   })
 
+const markClaimed = async (look: Look, rows: SandboxRow[]): Promise<number> => {
+  const { driver } = look.deps
+  // Where nobody looks at marks none is missing.
+  if (driver.markClaimed === null) return 0
+  const mark = driver.markClaimed
+  return repair(look, rows, {
+    of: ({ name }) => name,
+    do: async ({ name, session_id }) => {
+      await mark(name, session_id ?? '')
+      return true
+    },
+  })
+}
+
 /** Rows against sandboxes. */
 const compareSandboxes = async (look: Look) => {
   const { deps } = look
@@ -123,13 +137,7 @@ const compareSandboxes = async (look: Look) => {
       return true
     },
   })
-  const sandboxes_marked = await repair(look, unmarked(rows, byName), {
-    of,
-    do: async ({ name, session_id }) => {
-      await deps.driver.markClaimed?.(name, session_id ?? '')
-      return true
-    },
-  })
+  const sandboxes_marked = await markClaimed(look, unmarked(rows, byName))
   return { rows_gone, objects_removed, sandboxes_released, sandboxes_marked }
 }
 

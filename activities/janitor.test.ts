@@ -1,0 +1,86 @@
+import { afterAll, beforeAll, expect, test } from '@jest/globals'
+import { MockActivityEnvironment } from '@temporalio/testing'
+import type { SandboxRow } from '../db/entities/sandbox.ts'
+import type { ListedSandbox, SandboxDriver } from '../sandbox/driver.ts'
+import type { Repairs } from '../telemetry/events.ts'
+import { createLogger } from '../telemetry/log.ts'
+import { createMetrics } from '../telemetry/metrics.ts'
+import { buildAgent, buildSession, buildWarmSandbox } from '../test/builders.ts'
+import { createTestDatabase } from '../test/database.ts'
+import type { TestDatabase } from '../test/database.ts'
+import type { ActivityDeps } from './deps.ts'
+import { janitorActivities } from './janitor.ts'
+
+let database: TestDatabase
+/** What there is where sandboxes live, by name. */
+const listed = new Map<string, ListedSandbox>()
+
+beforeAll(async () => {
+  database = await createTestDatabase()
+})
+afterAll(async () => database[Symbol.asyncDispose]())
+
+const mark = (name: string, sessionId: string | null): void =>
+  void listed.set(name, { ...listed.get(name)!, sessionId })
+
+/** A sandbox in use for five minutes, which the place where it lives does not know. */
+const claimed = async (over: Partial<ListedSandbox> = {}): Promise<SandboxRow & { session_id: string }> => {
+  const { sql } = database.db
+  const agent = await buildAgent(sql)
+  const claim = { templateHash: agent.id, poolSize: 9, recentAgentHours: 24 }
+  await buildWarmSandbox(sql, agent.id, claim)
+  const { session, sandbox } = await buildSession(sql, agent.id, { claim })
+  const { id: sandboxId, name } = sandbox!
+  await sql.query("update sandbox set claimed_at = claimed_at - interval '5 minutes' where id = $1", [sandboxId])
+  listed.set(name, { name, sandboxId, agentId: agent.id, alive: true, createdAt: new Date(), sessionId: null, ...over })
+  return { ...sandbox!, session_id: session.id }
+}
+
+const sweep = (markClaimed: SandboxDriver['markClaimed']): Promise<Repairs> => {
+  const driver: Partial<SandboxDriver> = {
+    markClaimed,
+    list: async () => [...listed.values()],
+    inspect: async (name) => ({ exists: true, alive: listed.get(name)?.alive === true }),
+    lossOf: async () => ({ code: 'sandbox_lost', message: 'gone', evidence: { exists: false } }),
+    remove: async (name) => void listed.delete(name),
+  }
+  const log = createLogger({ level: 'silent', name: 'test' })
+  const config = { pool: { recentAgentHours: 24 } }
+  const parts = { sql: database.db.sql, driver, log, metrics: createMetrics(), config, outbox: { kick() {} } }
+  const activities = janitorActivities(parts as object as ActivityDeps)
+  return new MockActivityEnvironment().run(() => activities.sweep())
+}
+const sweepMarking = (): Promise<Repairs> => sweep(async (name, sessionId) => mark(name, sessionId))
+
+test('a sandbox in use whose place does not say so is marked for its session, once', async () => {
+  const [unknown, mistaken] = [await claimed(), await claimed({ sessionId: 'another' })]
+  expect(await sweepMarking()).toMatchObject({ sandboxes_marked: 2, errors: 0 })
+  expect(listed.get(unknown.name)).toMatchObject({ sessionId: unknown.session_id })
+  expect(listed.get(mistaken.name)).toMatchObject({ sessionId: mistaken.session_id })
+  expect(await sweepMarking()).toMatchObject({ sandboxes_marked: 0, errors: 0 })
+})
+
+test('one that was claimed a moment ago is left to its worker; a warm and a dead one need no mark', async () => {
+  const { sql } = database.db
+  const [fresh, dead] = [await claimed(), await claimed({ alive: false })]
+  await sql.query('update sandbox set claimed_at = now() where id = $1', [fresh.id])
+  const warm = await buildWarmSandbox(sql, fresh.agent_id)
+  listed.set(warm.name, { ...listed.get(fresh.name)!, name: warm.name, sandboxId: warm.id })
+  expect(await sweepMarking()).toMatchObject({ sandboxes_marked: 0, rows_gone: 1, errors: 0 })
+  expect([fresh, dead, warm].map(({ name }) => listed.get(name)?.sessionId)).toEqual([null, null, null])
+})
+
+test('a mark that fails is an error of that sandbox, and the others are marked', async () => {
+  const [refused, other] = [await claimed(), await claimed()]
+  const marking = async (name: string, sessionId: string): Promise<void> => {
+    if (name === refused.name) throw new Error('forbidden')
+    mark(name, sessionId)
+  }
+  expect(await sweep(marking)).toMatchObject({ sandboxes_marked: 1, errors: 1 })
+  expect(listed.get(other.name)).toMatchObject({ sessionId: other.session_id })
+})
+
+test('where nobody looks at marks, none is missing', async () => {
+  await claimed()
+  expect(await sweep(null)).toMatchObject({ sandboxes_marked: 0, errors: 0 })
+})
