@@ -15,6 +15,12 @@ const read = async <T extends KubeObject>({ client, settings }: Cluster, resourc
 const byName = <T extends KubeObject>(items: T[]): Map<string, T> =>
   new Map(items.map((item) => [item.metadata.name, item]))
 
+const sessionOf = (object: KubeObject | undefined): string | undefined => object?.metadata.labels?.[LABEL.session]
+
+/** Budgets look at the pod, its controller at the object: whose it is has to stand on both. */
+const sessionMarked = (object: KubeObject, pod: Pod | undefined): string | null =>
+  pod !== undefined && sessionOf(pod) !== sessionOf(object) ? null : (sessionOf(object) ?? null)
+
 /**
  * All sandboxes of this installation, as the API server has them, not as a copy says: what is missing here is called gone. A pod or a Service whose owner is
  * not there is listed too, so that somebody removes it.
@@ -32,7 +38,8 @@ export const listSandboxes = async (cluster: Cluster): Promise<ListedSandbox[]> 
   const podOf = api === 'pod' ? (objectOf as Map<string, Pod>) : byName(pods)
   const nodeOf = byName(nodeList)
   const all = new Map([...byName(services), ...podOf, ...objectOf])
-  return [...all.values()].map(({ metadata }) => {
+  return [...all.values()].map((found) => {
+    const { metadata } = found
     const pod = podOf.get(metadata.name)
     const node = nodeOf.get(pod?.spec?.nodeName ?? '')
     const seen = { api, object: objectOf.get(metadata.name), pod, node, nodesKnown: cluster.nodesKnown() }
@@ -42,7 +49,7 @@ export const listSandboxes = async (cluster: Cluster): Promise<ListedSandbox[]> 
       agentId: metadata.labels?.[LABEL.agent] ?? '',
       alive: verdictOf(seen, { unschedulableMs: 0 }).is !== 'failed',
       createdAt: new Date(metadata.creationTimestamp ?? 0),
-      sessionId: metadata.labels?.[LABEL.session] ?? null,
+      sessionId: sessionMarked(found, pod),
     }
   })
 }

@@ -1,8 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { type KubeObject, pathOf, type Resource } from '../../kubernetes/objects.ts'
 import { until } from '../faults/stack.ts'
-import { createAgent, expectWholeLog, insist, type Message, type Session, textOf, times } from '../faults/world.ts'
-import { type Platform, startPlatform } from './platform.ts'
+import {
+  createAgent, expectWholeLog, insist, type Message, openSession, sandboxesOf, type Session, sweep, textOf, times,
+} from '../faults/world.ts' // prettier-ignore
+import { NAMESPACE, type Platform, startPlatform } from './platform.ts'
 
 const SESSIONS = 200
 const AT_ONCE = 20
@@ -21,6 +24,36 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
     })
   }, 120_000)
   afterAll(async () => platform?.[Symbol.asyncDispose](), 120_000)
+
+  /** What a sandbox is in the cluster. */
+  const resources: Resource[] = api === 'sandbox' ? ['sandboxes', 'pods'] : ['pods']
+  const labelsOf = (name: string): Promise<Record<string, string>[]> =>
+    Promise.all(
+      resources.map(async (resource) => {
+        const { metadata } = await platform.kube.get<KubeObject>(pathOf(resource, NAMESPACE, name))
+        return metadata.labels ?? {}
+      }),
+    )
+
+  test.each(resources)(
+    'a sandbox in use that has lost its mark (%s) gets it back from the janitor',
+    async (resource) => {
+      const { stack, kube } = platform
+      const agent = await createAgent(stack)
+      const { id } = await openSession(stack, agent, { wait: true })
+      const { name } = (await sandboxesOf(stack, id)).at(-1) ?? { name: 'none' }
+      const isMarked = async (): Promise<boolean> =>
+        (await labelsOf(name)).every((one) => one['lap/state'] === 'claimed' && one['lap/session'] === id)
+      await until('it is marked', 20_000, isMarked)
+      const unmarked = { metadata: { labels: { 'lap/session': null, 'lap/state': 'ready' } } }
+      await kube.patch(pathOf(resource, NAMESPACE, name), unmarked)
+      await stack.sql("update sandbox set claimed_at = claimed_at - interval '5 minutes' where name = $1", [name])
+      expect(await sweep(stack)).toMatchObject({ errors: 0 })
+      expect(await isMarked()).toBe(true)
+      expect((await stack.http('DELETE', `/agents/${agent}`)).status).toBe(204)
+    },
+    90_000,
+  )
 
   /** One session from its create to its end. @returns its id */
   const live = async (agent: string, n: number): Promise<string> => {

@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto'
-import { cp } from 'node:fs/promises'
+import { cp, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { connectKube, type Kube, readAccess } from '../../tools/cluster/kube.ts'
 import type { Cluster, OwnCluster } from '../../tools/cluster/control-plane.ts'
@@ -27,12 +27,21 @@ export type Platform = AsyncDisposable & {
 type Api = 'sandbox' | 'pod'
 type List = { items: { metadata: { labels?: Record<string, string> } }[] }
 
-const NAMESPACE = 'sandboxes'
+export const NAMESPACE = 'sandboxes'
 
 /** As the logs of the platform: with `FAULTS_LOG_DIR` set, those of the cluster stay there. */
 const keepLogs = async (dir: string): Promise<void> => {
   const kept = process.env['FAULTS_LOG_DIR']
   if (kept !== undefined) await cp(path.join(dir, 'logs'), path.join(kept, 'cluster'), { recursive: true })
+}
+
+/** What was in the cluster at the end, and what its stand-ins knew of it. */
+const keepObjects = async (kube: Kube, paths: string[], known: () => object): Promise<void> => {
+  const kept = process.env['FAULTS_LOG_DIR']
+  if (kept === undefined) return
+  const all = await Promise.all(paths.map(async (path) => [path, await kube.get(path).catch(String)] as const))
+  const text = JSON.stringify({ ...known(), objects: Object.fromEntries(all) }, null, 1)
+  await writeFile(path.join(kept, 'objects.json'), text)
 }
 
 export const startPlatform = async (api: Api, env: Record<string, string>): Promise<Platform> => {
@@ -72,6 +81,9 @@ export const startPlatform = async (api: Api, env: Record<string, string>): Prom
     pods: `/api/v1/namespaces/${NAMESPACE}/pods`,
     services: `/api/v1/namespaces/${NAMESPACE}/services`,
   }
+  const known = (): object => ({ controller: controller?.troubles(), supervisors: supervisors.count() })
+  const more = ['/api/v1/nodes', `/api/v1/namespaces/${NAMESPACE}/events`]
+  cleanup.defer(() => keepObjects(kube, [...Object.values(kinds), ...more], known))
   const kept = cleanup.move()
   return {
     stack,
