@@ -72,6 +72,15 @@ export type KubernetesConfig = {
   serviceAccountName: string | null
   nodeSelector: Record<string, string>
   tolerations: NonNullable<Env['K8S_TOLERATIONS']>
+  /** Ranges in CIDR notation, without host bits. */
+  egress: {
+    /** What no rule of an agent opens. */
+    blocked: string[]
+    /** What every sandbox reaches. */
+    allowed: string[]
+    /** Of the pods that are asked for names. */
+    dnsPodLabels: Record<string, string>
+  }
 }
 
 export type TemporalConfig = {
@@ -217,6 +226,11 @@ const kubernetesOf = (env: Env): KubernetesConfig => ({
   serviceAccountName: env.K8S_SERVICE_ACCOUNT ?? null,
   nodeSelector: env.K8S_NODE_SELECTOR ?? {},
   tolerations: env.K8S_TOLERATIONS ?? [],
+  egress: {
+    blocked: env.K8S_EGRESS_BLOCKED,
+    allowed: env.K8S_EGRESS_ALLOW ?? [],
+    dnsPodLabels: env.K8S_DNS_POD_LABELS,
+  },
 })
 
 const sandboxOf = (env: Env, dataDir: string): Config['sandbox'] => ({

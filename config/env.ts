@@ -2,7 +2,7 @@ import { accessSync, constants, existsSync, readFileSync, statSync } from 'node:
 import { parse } from 'dotenv'
 import { z } from 'zod'
 import { databaseUrlProblem } from './database-url.ts'
-import { labels, objectName, objectNames, quantity, tolerations } from './kubernetes.ts'
+import { labels, objectName, objectNames, quantity, ranges, tolerations } from './kubernetes.ts'
 
 /**
  * Every setting: its rule, its default and an example of a right value. Adding one here needs a line in `.env.example` and a row in
@@ -164,6 +164,12 @@ export const envSchema = z.object({
   K8S_NODE_SELECTOR: optional(labels, 'disk=ssd,pool=agents'),
   K8S_TOLERATIONS: optional(tolerations, '[{"key":"agents","operator":"Exists","effect":"NoSchedule"}]'),
   K8S_IMAGE_PULL_SECRETS: optional(objectNames, 'registry-key'),
+  K8S_EGRESS_BLOCKED: withDefault(
+    ranges,
+    '10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,169.254.0.0/16,fc00::/7,fe80::/10',
+  ),
+  K8S_EGRESS_ALLOW: optional(ranges, '10.20.0.0/24,fd00:20::/64'),
+  K8S_DNS_POD_LABELS: withDefault(labels, 'k8s-app=kube-dns'),
   // Read by the client library of Kubernetes.
   KUBECONFIG: optional(text, '/home/me/.kube/config'),
 

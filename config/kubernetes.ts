@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { parseRange } from '../domain/cidr.ts'
 import { QUANTITY } from '../domain/quantity.ts'
 
 /** Rules of the settings that describe pods. The API server checks them too, but only when the first sandbox is made. */
@@ -44,6 +45,21 @@ export const labels = z
     { error: 'must be labels as name=value, separated by commas' },
   )
   .transform((value) => Object.fromEntries(listOf(value).map(pairOf)))
+
+const rangesOf = (value: string): string[] => (value === 'none' ? [] : listOf(value))
+
+const areRanges = (value: string): boolean =>
+  (value === 'none' || rangesOf(value).length > 0) &&
+  rangesOf(value).every((one) => one.includes('/') && parseRange(one) !== null)
+
+/** `10.0.0.0/8,fc00::/7`, or `none`: an empty text would count as unset. */
+export const ranges = z
+  .string()
+  .refine(areRanges, {
+    error:
+      'must be ranges in CIDR notation, separated by commas: 10.0.0.0/8 or fc00::/7, a single address as 10.1.2.3/32; none for no range',
+  })
+  .transform((value) => [...new Set(rangesOf(value).flatMap((one) => parseRange(one)?.text ?? []))])
 
 const toleration = z.strictObject({
   key: z.string().optional(),

@@ -112,6 +112,9 @@ export const FULL: Values = {
           ports: [{ port: 4000 }],
         },
       ],
+      allowedRanges: ['10.20.0.0/24', 'fd00:20::/64'],
+      blockedRanges: ['10.0.0.0/8', '169.254.169.254/32', 'fc00::/7'],
+      dns: { podLabels: { 'k8s-app': 'coredns', tier: 'system' } },
     },
     platform: {
       apiFrom: [{ namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': 'ingress' } } }],

@@ -53,6 +53,7 @@ describe('values', () => {
     ['an unknown part', { workers: {} }, /additional properties 'workers'/],
     ['a digest of something else', { image: { digest: 'md5:abc' } }, '/image/digest'],
     ['a range without a mask', { networkPolicy: { sandboxes: { blockedRanges: ['10.0.0.0'] } } }, '/networkPolicy/sandboxes/blockedRanges/0'],
+    ['a name for a range', { networkPolicy: { sandboxes: { allowedRanges: ['litellm/32'] } } }, '/networkPolicy/sandboxes/allowedRanges/0'],
   ] // prettier-ignore
   test.each(wrong)('%s is refused, with the name of the field', async (_, values, said) => {
     await expect(helm.template({ ...LEAST, ...values })).rejects.toThrow(said)
@@ -84,6 +85,12 @@ describe('values', () => {
       await expect(helm.template({ ...LEAST, settings: { LITELLM_API_BASE: url } })).resolves.not.toHaveLength(0)
     },
   )
+
+  test('a gateway inside needs none either where its addresses are open to every sandbox', async () => {
+    const settings = { LITELLM_API_BASE: 'http://10.1.2.3:4000' }
+    const networkPolicy = { sandboxes: { allowedRanges: ['10.1.2.3/32'] } }
+    await expect(helm.template({ ...LEAST, settings, networkPolicy })).resolves.not.toHaveLength(0)
+  })
 
   test('README.md has a row for each, with its default', () => {
     const leaves = (value: unknown, at: string): [string, unknown][] =>
@@ -172,8 +179,19 @@ describe('settings', () => {
         nodeSelector: { disk: 'ssd', pool: 'agents' },
         tolerations: [{ key: 'agents', operator: 'Exists', effect: 'NoExecute', tolerationSeconds: 1_000_000 }],
         supervisorPort: 5090,
+        egress: {
+          blocked: ['10.0.0.0/8', '169.254.169.254/32', 'fc00::/7'],
+          allowed: ['10.20.0.0/24', 'fd00:20::/64'],
+          dnsPodLabels: { 'k8s-app': 'coredns', tier: 'system' },
+        },
       },
     })
+  })
+
+  test('where no range is blocked, none is for an agent’s rules either', async () => {
+    const networkPolicy = { sandboxes: { blockedRanges: [] } }
+    const { k8s } = configOf(settingsOf(await helm.template({ ...WITH_SECRETS, networkPolicy })))
+    expect(k8s.egress).toMatchObject({ blocked: [], allowed: [] })
   })
 
   type Property = { enum?: string[]; minimum?: number; maximum?: number; type?: string }

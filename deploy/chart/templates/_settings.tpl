@@ -37,6 +37,9 @@ An empty text counts as unset, as it does to the platform.
 {{- define "lap.sandboxSettings" -}}
 {{- $selector := list -}}
 {{- range $name, $value := .Values.sandbox.nodeSelector -}}{{- $selector = append $selector (printf "%s=%s" $name $value) -}}{{- end -}}
+{{- $policy := .Values.networkPolicy.sandboxes -}}
+{{- $dns := list -}}
+{{- range $name, $value := $policy.dns.podLabels -}}{{- $dns = append $dns (printf "%s=%s" $name $value) -}}{{- end -}}
 {{- with .Values.sandbox }}
 K8S_SANDBOX_API: {{ .api | quote }}
 K8S_NAMESPACE: {{ include "lap.sandboxNamespace" $ | quote }}
@@ -61,6 +64,9 @@ K8S_PRIORITY_CLASS: {{ include "lap.priorityClass" $ | quote }}
 K8S_RUNTIME_CLASS: {{ .runtimeClass | quote }}
 K8S_SERVICE_ACCOUNT: {{ include "lap.sandboxServiceAccount" $ | quote }}
 K8S_NODE_SELECTOR: {{ join "," $selector | quote }}
+K8S_EGRESS_BLOCKED: {{ join "," $policy.blockedRanges | default "none" | quote }}
+K8S_EGRESS_ALLOW: {{ join "," $policy.allowedRanges | quote }}
+K8S_DNS_POD_LABELS: {{ join "," $dns | quote }}
 K8S_TOLERATIONS: {{ if .tolerations }}{{ toJson .tolerations | quote }}{{ else }}""{{ end }}
 {{- end }}
 {{- end -}}
@@ -100,7 +106,7 @@ K8S_TOLERATIONS: {{ if .tolerations }}{{ toJson .tolerations | quote }}{{ else }
 {{- $host := regexReplaceAll "^[a-z]+://([^/:]+).*$" (default "" .Values.settings.LITELLM_API_BASE) "${1}" -}}
 {{- $inside := regexMatch "^([^.]+|.*\\.svc|.*\\.svc\\..*|.*\\.cluster\\.local|10\\..*|192\\.168\\..*|172\\.(1[6-9]|2[0-9]|3[01])\\..*)$" $host -}}
 {{- $policy := .Values.networkPolicy -}}
-{{- if and $host $inside $policy.enabled $policy.sandboxes.blockedRanges (not $policy.sandboxes.egress) -}}
-{{- fail (printf "networkPolicy.sandboxes.egress is required: settings.LITELLM_API_BASE names %s inside the cluster, which no sandbox may reach without a rule, for instance [{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: litellm}}}], ports: [{port: 4000}]}]" $host) -}}
+{{- if and $host $inside $policy.enabled $policy.sandboxes.blockedRanges (not $policy.sandboxes.egress) (not $policy.sandboxes.allowedRanges) -}}
+{{- fail (printf "networkPolicy.sandboxes.egress is required: settings.LITELLM_API_BASE names %s inside the cluster, which no sandbox may reach without a rule, for instance [{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: litellm}}}], ports: [{port: 4000}]}]; or its addresses in networkPolicy.sandboxes.allowedRanges" $host) -}}
 {{- end -}}
 {{- end -}}
