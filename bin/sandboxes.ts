@@ -77,7 +77,7 @@ const kubernetesSandboxes = async (config: Config, on: SandboxesOptions): Promis
   const told = (now: Problem[]): void => {
     if (JSON.stringify(now) === JSON.stringify(problems)) return
     if (now.length === 0) log.info('the cluster has all that sandboxes need')
-    for (const { what, remedy } of now) log.error({ event: 'cluster_problem', remedy }, what)
+    for (const { what, ...more } of now) log.error({ event: 'cluster_problem', ...more }, what)
     problems = now
     onProblems(now)
   }
@@ -85,7 +85,7 @@ const kubernetesSandboxes = async (config: Config, on: SandboxesOptions): Promis
   const signal = AbortSignal.any([on.signal, ended.signal])
   const at: Look = { client, config, told }
   const first = await answered(at, signal)
-  for (const { what, remedy } of first.warnings) log.warn({ event: 'cluster_warning', remedy }, what)
+  for (const { what, ...more } of first.warnings) log.warn({ event: 'cluster_warning', ...more }, what)
   const driver = createKubernetesDriver({
     client,
     settings,

@@ -91,6 +91,12 @@ async function* linesOf(body: AsyncIterable<Buffer>): AsyncGenerator<string> {
   if (rest !== '') yield rest
 }
 
+/** Whoever answers in place of the API server may repeat what it was sent, and what it says is logged. */
+const withoutToken = (text: string, { authorization = '' }: Record<string, string>): string => {
+  const token = authorization.slice(authorization.indexOf(' ') + 1)
+  return token === '' ? text : text.replaceAll(token, '[hidden]')
+}
+
 /** One request, once. @throws KubeError for any answer but success */
 const createSend =
   (credentials: Credentials, agentFor: (tls: TlsOptions) => Agent) =>
@@ -111,7 +117,7 @@ const createSend =
     })
     if (response.statusCode < 300) return response
     const retryAfter = response.headers['retry-after']
-    const text = await response.body.text()
+    const text = withoutToken(await response.body.text(), headers)
     throw errorOf(response.statusCode, text, typeof retryAfter === 'string' ? retryAfter : undefined)
   }
 

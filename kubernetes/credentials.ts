@@ -34,10 +34,25 @@ const tlsOf = (options: RequestOptions): TlsOptions => {
 const headersOf = (options: RequestOptions): Record<string, string> => {
   const headers: Record<string, string> = {}
   for (const [name, value] of Object.entries(options.headers ?? {}))
-    if (value !== undefined) headers[name] = String(value)
+    if (value !== undefined) headers[name.toLowerCase()] = String(value)
   if (typeof options.auth === 'string')
     headers['authorization'] = `Basic ${Buffer.from(options.auth).toString('base64')}`
   return headers
+}
+
+/** The rest of what a parser of YAML says quotes the lines around, and with them tokens and keys. */
+const firstLine = (text: string): string => text.split('\n', 1)[0] ?? ''
+
+/** @throws Error that quotes nothing of what a plug-in printed, which may be a token */
+const requestOptionsOf = async (config: KubeConfig): Promise<RequestOptions> => {
+  const options: RequestOptions = {}
+  try {
+    await config.applyToHTTPSOptions(options)
+  } catch (error) {
+    if (!Error.isError(error) || error.name !== 'SyntaxError') throw error
+    throw new AppError('unavailable', 'what the credential plug-in of the kubeconfig printed is not JSON')
+  }
+  return options
 }
 
 /**
@@ -51,7 +66,7 @@ export const loadCredentials = (file?: string): Credentials => {
     if (file === undefined) config.loadFromDefault()
     else config.loadFromFile(file)
   } catch (error) {
-    throw new AppError('unavailable', `the kubeconfig cannot be read: ${errorText(error)}`, { cause: error })
+    throw new AppError('unavailable', `the kubeconfig cannot be read: ${firstLine(errorText(error))}`)
   }
   const cluster = config.getCurrentCluster()
   if (cluster === null)
@@ -63,8 +78,7 @@ export const loadCredentials = (file?: string): Credentials => {
     namespace: config.getContextObject(config.getCurrentContext())?.namespace ?? null,
     async current() {
       if (known !== null && performance.now() - known.at < freshMs) return known.value
-      const options: RequestOptions = {}
-      await config.applyToHTTPSOptions(options)
+      const options = await requestOptionsOf(config)
       known = { at: performance.now(), value: { headers: headersOf(options), tls: tlsOf(options) } }
       return known.value
     },

@@ -84,6 +84,17 @@ export const startScriptedCluster = async (): Promise<ScriptedCluster> => {
   }
 }
 
+/** A kubeconfig for a server without TLS. @param user how to log in, for instance `{ token }` */
+export const scriptedKubeconfig = (server: string, user: object): string =>
+  JSON.stringify({
+    apiVersion: 'v1',
+    kind: 'Config',
+    'current-context': 'scripted',
+    contexts: [{ name: 'scripted', context: { cluster: 'scripted', user: 'scripted' } }],
+    clusters: [{ name: 'scripted', cluster: { server, 'insecure-skip-tls-verify': true } }],
+    users: [{ name: 'scripted', user }],
+  })
+
 const ago = (ms: number): string => new Date(Date.now() - ms).toISOString()
 
 /** A healthy sandbox of this name in namespace `sandboxes`, on node `n1`, with everything that belongs to it. */
