@@ -51,8 +51,13 @@ const secretsIn = async (dataDir: string): Promise<Secrets> => {
 const STAND_INS = {
   DATABASE_URL: 'postgresql://lap@127.0.0.1:5432/lap',
   MASTER_KEY: 'lap-stand-in',
-  PREINSTALLED_GITHUB_REPO: 'file:///demo',
+  SANDBOX_DRIVER: 'local',
 }
+/** On this machine's loopback and disk, where pods reach neither. */
+const DEMO_GATEWAY = { LITELLM_API_BASE: 'http://127.0.0.1', LITELLM_API_KEY: 'sk-demo' }
+const DEMO_REPOSITORY = { PREINSTALLED_GITHUB_REPO: 'file:///demo' }
+
+export const usesCluster = ({ given }: Pick<DevSettings, 'given'>): boolean => given['SANDBOX_DRIVER'] === 'kubernetes'
 
 /** @throws ConfigError with every wrong setting */
 export const readSettings = async (root: string): Promise<DevSettings> => {
@@ -61,10 +66,12 @@ export const readSettings = async (root: string): Promise<DevSettings> => {
       (entry): entry is [string, string] => entry[1] !== undefined && entry[1] !== '',
     ),
   )
-  const demo =
-    given['LITELLM_API_BASE'] === undefined ? { LITELLM_API_BASE: 'http://127.0.0.1', LITELLM_API_KEY: 'sk-demo' } : {}
+  const demo = {
+    ...(given['LITELLM_API_BASE'] === undefined ? DEMO_GATEWAY : {}),
+    ...DEMO_REPOSITORY,
+  }
   const encryption = { ENCRYPTION_KEY: randomBytes(32).toString('base64') }
-  const config = loadConfig({ ...STAND_INS, ...encryption, ...demo, ...given })
+  const config = loadConfig({ ...STAND_INS, ...encryption, ...(usesCluster({ given }) ? {} : demo), ...given })
   await mkdir(config.dataDir, { recursive: true })
   return {
     given,

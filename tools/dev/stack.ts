@@ -9,7 +9,7 @@ import { startPostgres } from './postgres.ts'
 import { say, step } from './progress.ts'
 import { removeSandboxes } from './sandboxes.ts'
 import { runToEnd, type Service, startService } from './service.ts'
-import { choosePorts, type DevSettings, type Ports } from './settings.ts'
+import { choosePorts, type DevSettings, type Ports, usesCluster } from './settings.ts'
 import { startTemporal } from './temporal.ts'
 
 /** Bundling the workflows and the first connections take seconds on a busy machine. */
@@ -145,7 +145,9 @@ const withServices = async (parts: Parts, signal: AbortSignal): Promise<void> =>
   const started = await Promise.allSettled([
     step('Worker', async () => {
       await keep('worker', worker)
-      return 'sandboxes are processes of this machine, without isolation'
+      return usesCluster(settings)
+        ? 'sandboxes are pods of the cluster'
+        : 'sandboxes are processes of this machine, without isolation'
     }),
     step('API', async () => {
       await keep('api', api)
@@ -183,7 +185,8 @@ const stopParts = async (parts: Parts): Promise<void> => {
     )
   if (keeper.has('api')) await ending('API', () => keeper.stop('api'))
   if (keeper.has('worker')) await ending('Worker', () => keeper.stop('worker'))
-  await ending('Sandboxes', () => removeOwnSandboxes(parts))
+  if (usesCluster(parts.settings)) say('Sandboxes stay in the cluster, for the next start')
+  else await ending('Sandboxes', () => removeOwnSandboxes(parts))
   await gateway?.close()
   if (keeper.has('Temporal')) await ending('Temporal server', () => keeper.stop('Temporal'))
   if (keeper.has('Postgres')) await ending('Postgres', () => keeper.stop('Postgres'))
