@@ -12,6 +12,8 @@ import { createInformer, type Informer } from './informer.ts'
 export type SandboxController = AsyncDisposable & {
   /** Ends it in the middle of whatever it does, as a crash would: nothing is finished, nothing is written any more. */
   kill(): void
+  /** Keys that failed and have not succeeded since, with the last reason; and which are being worked on. */
+  troubles(): Record<string, string>
 }
 
 export type ControllerOptions = {
@@ -163,7 +165,7 @@ const reconcile = async (kube: Kube, caches: Caches, key: string, clusterDomain:
 const createQueue = (workers: number, work: (key: string) => Promise<number | null>, signal: AbortSignal) => {
   const waiting = new Set<string>()
   const active = new Set<string>()
-  const failures = new Map<string, number>()
+  const failures = new Map<string, { count: number; reason: string }>()
   const timers = new Map<string, NodeJS.Timeout>()
   const addAfter = (key: string, ms: number): void => {
     clearTimeout(timers.get(key))
@@ -177,9 +179,9 @@ const createQueue = (workers: number, work: (key: string) => Promise<number | nu
       const againMs = await work(key)
       failures.delete(key)
       if (againMs !== null && !signal.aborted) addAfter(key, againMs)
-    } catch {
-      const count = failures.get(key) ?? 0
-      failures.set(key, count + 1)
+    } catch (error) {
+      const count = failures.get(key)?.count ?? 0
+      failures.set(key, { count: count + 1, reason: Error.isError(error) ? error.message : String(error) })
       if (!signal.aborted) addAfter(key, Math.min(RETRY_FIRST_MS * 2 ** count, RETRY_MAX_MS))
     }
     active.delete(key)
@@ -201,7 +203,11 @@ const createQueue = (workers: number, work: (key: string) => Promise<number | nu
   signal.addEventListener('abort', () => {
     for (const timer of timers.values()) clearTimeout(timer)
   })
-  return { add }
+  const troubles = (): Record<string, string> => ({
+    ...Object.fromEntries([...failures].map(([key, { count, reason }]) => [key, `${count}× ${reason}`])),
+    ...Object.fromEntries([...active].map((key) => [key, 'under way'])),
+  })
+  return { add, troubles }
 }
 
 /** Starts it and resolves when it has seen everything that is there. */
@@ -227,6 +233,7 @@ export const startSandboxController = async (options: ControllerOptions): Promis
   }
   return {
     kill,
+    troubles: queue.troubles,
     [Symbol.asyncDispose]: async () => {
       stopping.abort()
       await kube[Symbol.asyncDispose]()
