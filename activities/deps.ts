@@ -46,5 +46,7 @@ export const specOf = (deps: ActivityDeps, sandbox: SandboxRow, template: Templa
   setupCommand: template.setup_cmd,
   env: template.env,
   resources: template.resources ?? null,
+  allowOut: template.allow_out,
+  denyOut: template.deny_out,
   token: sandboxToken(deps.config.masterKey, sandbox.id),
 })

@@ -15,6 +15,7 @@ import { claimedPatch, readyPatch } from './manifest.ts'
 import type { PodSettings } from './manifest.ts'
 import { pathOf } from './objects.ts'
 import type { Pod } from './objects.ts'
+import { keepPolicy } from './policy.ts'
 import { awaitReady } from './ready.ts'
 import { removeSandbox } from './remove.ts'
 
@@ -71,10 +72,12 @@ export const createKubernetesDriver = (options: KubernetesDriverOptions): Kubern
       const spec = specs.get(name)
       if (spec === undefined) throw new AppError('invalid', `sandbox ${name} was not created by this process`)
       const { endpoint, podUid } = await start(spec, wait).finally(() => specs.delete(name))
+      const troubled = (error: unknown): void => onTrouble(`sandbox ${name} could not be marked: ${errorText(error)}`)
       // It can be used without; the mark says which pod it was, and that it came so far.
-      await markSandbox(cluster, name, readyPatch(podUid)).catch((error: unknown) =>
-        onTrouble(`sandbox ${name} could not be marked: ${errorText(error)}`),
-      )
+      await Promise.all([
+        markSandbox(cluster, name, readyPatch(podUid)).catch(troubled),
+        keepPolicy(cluster, name, podUid).catch(troubled),
+      ])
       return { endpoint }
     },
     markClaimed: (name, sessionId) => markSandbox(cluster, name, claimedPatch(sessionId)),

@@ -47,7 +47,7 @@ test('missing rights are named one by one; those it can do without are warnings'
     ],
     warnings: [{ what: expect.stringContaining('get pods/log, get nodes, list pods in all namespaces') }],
   })
-  expect(cluster.asked.filter((what) => what.startsWith('POST')).length).toBe(8)
+  expect(cluster.asked.filter((what) => what.startsWith('POST')).length).toBe(9)
 })
 
 test('a list that fails for no known reason is a problem of its own', async () => {

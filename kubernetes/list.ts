@@ -1,5 +1,6 @@
 import type { ListedSandbox } from '../sandbox/driver.ts'
 import type { Cluster } from './cluster.ts'
+import { hasStatus } from './errors.ts'
 import { LABEL, selectorOf } from './names.ts'
 import { pathOf, resourceOf } from './objects.ts'
 import type { KubeObject, Node, Pod, Resource } from './objects.ts'
@@ -12,6 +13,13 @@ const read = async <T extends KubeObject>({ client, settings }: Cluster, resourc
   return (await listAll<T>(client, { path, labelSelector })).items
 }
 
+/** Who may not look at policies has made none. */
+const readPolicies = (cluster: Cluster): Promise<KubeObject[]> =>
+  read<KubeObject>(cluster, 'networkpolicies').catch((error: unknown) => {
+    if (hasStatus(error, 403)) return []
+    throw error
+  })
+
 const byName = <T extends KubeObject>(items: T[]): Map<string, T> =>
   new Map(items.map((item) => [item.metadata.name, item]))
 
@@ -22,22 +30,23 @@ const sessionMarked = (object: KubeObject, pod: Pod | undefined): string | null 
   pod !== undefined && sessionOf(pod) !== sessionOf(object) ? null : (sessionOf(object) ?? null)
 
 /**
- * All sandboxes of this installation, as the API server has them, not as a copy says: what is missing here is called gone. A pod or a Service whose owner is
- * not there is listed too, so that somebody removes it.
+ * All sandboxes of this installation, as the API server has them, not as a copy says: what is missing here is called gone. A pod, a Service or a policy whose owner
+ * is not there is listed too, so that somebody removes it.
  */
 export const listSandboxes = async (cluster: Cluster): Promise<ListedSandbox[]> => {
   const { settings, access, nodes } = cluster
   const { api } = settings
-  const [objects, pods, services, nodeList] = await Promise.all([
+  const [objects, pods, services, policies, nodeList] = await Promise.all([
     read<KubeObject>(cluster, resourceOf(api)),
     api === 'pod' ? [] : read<Pod>(cluster, 'pods'),
     access.by === 'nodeport' ? read<KubeObject>(cluster, 'services') : [],
+    readPolicies(cluster),
     nodes === null ? [] : read<Node>(cluster, 'nodes'),
   ])
   const objectOf = byName(objects)
   const podOf = api === 'pod' ? (objectOf as Map<string, Pod>) : byName(pods)
   const nodeOf = byName(nodeList)
-  const all = new Map([...byName(services), ...podOf, ...objectOf])
+  const all = new Map([...byName(policies), ...byName(services), ...podOf, ...objectOf])
   return [...all.values()].map((found) => {
     const { metadata } = found
     const pod = podOf.get(metadata.name)

@@ -2,8 +2,9 @@ import { evidenceLogLines } from '../domain/limits.ts'
 import type { KubeClient } from './client.ts'
 import { getOrNull } from './cluster.ts'
 import { hasStatus } from './errors.ts'
+import { LABEL } from './names.ts'
 import { pathOf, resourceOf } from './objects.ts'
-import type { KubeEvent, KubeList, Node, Pod, Sandbox, SandboxApi, Service } from './objects.ts'
+import type { KubeEvent, KubeList, NetworkPolicy, Node, Pod, Sandbox, SandboxApi, Service } from './objects.ts'
 
 const eventsMax = 50
 /** The kubelet has the log, not the API server; that of a lost node does not answer, and what became of the sandbox must not wait for it. */
@@ -33,6 +34,8 @@ export type Looked = {
   pod: Read<Pod | null>
   /** null: nobody expects one. */
   service: Read<Service | null> | null
+  /** null: it has none of its own. */
+  policy: Read<NetworkPolicy | null> | null
   /** null: there is no pod on a node. */
   node: Read<Node | null> | null
   /** Pods on the node that hold resources. null: not counted. */
@@ -106,10 +109,12 @@ export const look = async (reader: Reader, name: string): Promise<Looked> => {
   const logsWanted = { tailLines: evidenceLogLines, timeoutMs: logsTimeoutMs }
   const there = foundIn<Pod | null>(pod) ?? null
   const nodeName = there?.spec?.nodeName
-  const [node, nodePods, logs] = await Promise.all([
+  const closed = (there ?? foundIn(object))?.metadata.labels?.[LABEL.egress] === 'own'
+  const [policy, node, nodePods, logs] = await Promise.all([
+    closed ? one<NetworkPolicy>(pathOf('networkpolicies', namespace, name)) : null,
     nodeName === undefined || !mayReadNodes ? null : one<Node>(pathOf('nodes', namespace, nodeName)),
     nodeName === undefined || !countsNode ? null : attempt(readNodePods(reader, nodeName)),
     there === null ? { found: [] } : attempt(readPodLogs(reader, there, logsWanted)),
   ])
-  return { reader, object, pod, service, node, nodePods, events, logs }
+  return { reader, object, pod, service, policy, node, nodePods, events, logs }
 }

@@ -14,6 +14,8 @@ const spec: SandboxSpec = {
   repoUrl: 'https://github.com/example/private-name',
   branch: 'secret-branch',
   resources: null,
+  allowOut: [],
+  denyOut: [],
   setupCommand: 'make private-target',
   env: { PRIVATE_VALUE: 'value-of-the-agent' },
   token: 'token-of-the-sandbox',
@@ -28,6 +30,7 @@ const settings = (changes: Partial<PodSettings> = {}): PodSettings => ({
   resources: { requests: { cpu: '250m', memory: '512Mi' }, limits: { memory: '2Gi' } },
   workSize: '10Gi',
   supervisorPort: 4090,
+  egress: { blocked: ['10.0.0.0/8'], allowed: [], dnsPodLabels: { 'k8s-app': 'kube-dns' } },
   priorityClassName: null,
   runtimeClassName: null,
   serviceAccountName: null,
@@ -60,6 +63,17 @@ test.each(['sandbox', 'pod'] as const)(
     expect(text).toContain(tokenHash(spec.token))
   },
 )
+
+test.each(['sandbox', 'pod'] as const)('a pod with a policy of its own says so, no other does (%s)', (api) => {
+  const labelsWith = (rules: Partial<SandboxSpec>) => {
+    const object = objectOf({ ...spec, ...rules }, settings({ api }))
+    const { labels } = 'podTemplate' in object.spec ? object.spec.podTemplate.metadata : object.metadata
+    return [object.metadata.labels, labels]
+  }
+  for (const labels of labelsWith({ denyOut: ['192.0.2.1'] })) expect(labels).toMatchObject({ 'lap/egress': 'own' })
+  for (const rules of [{}, { denyOut: ['example.com'] }, { allowOut: ['192.0.2.1', 'example.com'] }])
+    for (const labels of labelsWith(rules)) expect(labels).not.toHaveProperty('lap/egress')
+})
 
 test.each(['sandbox', 'pod'] as const)('a pod can neither gain privileges nor talk to the API server (%s)', (api) => {
   const pod = podSpecOf(objectOf(spec, settings({ api })))

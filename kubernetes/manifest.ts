@@ -2,6 +2,8 @@ import { createHash } from 'node:crypto'
 import { withResources } from '../domain/quantity.ts'
 import type { ResourceRequirements } from '../domain/quantity.ts'
 import type { SandboxSpec } from '../sandbox/driver.ts'
+import { blocksOf } from './egress.ts'
+import type { EgressSettings } from './egress.ts'
 import { ANNOTATION, HARNESS_CONTAINER, LABEL, MANAGED_BY, podSelector } from './names.ts'
 import { SANDBOX_API_VERSION } from './objects.ts'
 import type { OwnerReference, SandboxApi } from './objects.ts'
@@ -24,6 +26,7 @@ export type PodSettings = {
   tolerations: Toleration[]
   /** Port of the supervisor inside the pod, and of its Service. */
   supervisorPort: number
+  egress: EgressSettings
 }
 
 export type Toleration = {
@@ -54,6 +57,7 @@ const labelsOf = (spec: SandboxSpec, settings: PodSettings): Record<string, stri
   [LABEL.template]: spec.templateHash,
   [LABEL.purpose]: spec.purpose,
   [LABEL.state]: 'starting',
+  ...(blocksOf(spec, settings.egress) === null ? {} : { [LABEL.egress]: 'own' }),
 })
 
 /** Warm sandboxes may go: the pool replaces them. A claim takes that back. */
@@ -185,7 +189,7 @@ export const serviceOf = (
   },
 })
 
-const ownerOf = (api: SandboxApi, name: string, uid: string): OwnerReference => ({
+export const ownerOf = (api: SandboxApi, name: string, uid: string): OwnerReference => ({
   apiVersion: api === 'sandbox' ? SANDBOX_API_VERSION : 'v1',
   kind: api === 'sandbox' ? 'Sandbox' : 'Pod',
   name,

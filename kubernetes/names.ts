@@ -10,6 +10,8 @@ export const LABEL = {
   /** `starting`, `ready`, `claimed`. */
   state: 'lap/state',
   session: 'lap/session',
+  /** `own`: it has a NetworkPolicy of its own, and the chart's one that opens the public ranges is not for it. */
+  egress: 'lap/egress',
 } as const
 
 export const MANAGED_BY = 'lap'

@@ -101,6 +101,13 @@ export type ServicePort = {
   name?: string
 }
 
+export type NetworkPolicy = KubeObject & {
+  spec?: { egress?: { to?: { ipBlock?: IpBlock }[] }[] }
+}
+
+/** A range of addresses without those of `except`, which lie inside it. */
+export type IpBlock = { cidr: string; except?: string[] }
+
 export type Node = KubeObject & {
   spec?: { unschedulable?: boolean; taints?: { key: string; value?: string; effect: string }[] }
   status?: {
@@ -128,15 +135,19 @@ export type KubeList<T> = { metadata: { resourceVersion?: string; continue?: str
 export type SandboxApi = 'sandbox' | 'pod'
 
 /** `/api/v1/namespaces/<ns>/<resource>` or `/apis/<group>/…`; a name goes at its end. */
-export type Resource = 'sandboxes' | 'pods' | 'services' | 'events' | 'nodes'
+export type Resource = 'sandboxes' | 'pods' | 'services' | 'events' | 'nodes' | 'networkpolicies'
 
 export const SANDBOX_API_VERSION = 'agents.x-k8s.io/v1beta1'
+
+const ROOTS: Partial<Record<Resource, string>> = {
+  sandboxes: `/apis/${SANDBOX_API_VERSION}`,
+  networkpolicies: '/apis/networking.k8s.io/v1',
+}
 
 export const pathOf = (resource: Resource, namespace: string, name?: string): string => {
   const tail = name === undefined ? '' : `/${encodeURIComponent(name)}`
   if (resource === 'nodes') return `/api/v1/nodes${tail}`
-  const root = resource === 'sandboxes' ? `/apis/${SANDBOX_API_VERSION}` : '/api/v1'
-  return `${root}/namespaces/${namespace}/${resource}${tail}`
+  return `${ROOTS[resource] ?? '/api/v1'}/namespaces/${namespace}/${resource}${tail}`
 }
 
 export const resourceOf = (api: SandboxApi): 'sandboxes' | 'pods' => (api === 'sandbox' ? 'sandboxes' : 'pods')

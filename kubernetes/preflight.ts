@@ -48,6 +48,8 @@ export const rightsFor = (api: SandboxApi, access: Access['by']): Right[] => [
     : []),
   ...rights('', 'pods', ['get', 'list', 'watch', 'patch', 'delete', ...(api === 'pod' ? ['create'] : [])]),
   ...(access === 'nodeport' ? rights('', 'services', ['create', 'get', 'list', 'watch', 'delete']) : []),
+  // Without them sandboxes of agents with egress rules are not made.
+  ...rights('networking.k8s.io', 'networkpolicies', ['create', 'get', 'list', 'patch', 'delete'], { optional: true }),
   ...rights('', 'pods', ['get'], { subresource: 'log', optional: true }),
   ...rights('', 'events', ['list'], { optional: true }),
   ...rights('', 'nodes', ['get', 'list', 'watch'], { optional: true, everywhere: true }),
@@ -58,6 +60,7 @@ export const inspectorRightsFor = (api: SandboxApi, access: Access['by']): Right
   ...(api === 'sandbox' ? rights('agents.x-k8s.io', 'sandboxes', ['get', 'list']) : []),
   ...rights('', 'pods', api === 'pod' ? ['get', 'list'] : ['get']),
   ...(access === 'nodeport' ? rights('', 'services', ['get']) : []),
+  ...rights('networking.k8s.io', 'networkpolicies', ['get'], { optional: true }),
   ...rights('', 'pods', ['get'], { subresource: 'log', optional: true }),
   ...rights('', 'events', ['list'], { optional: true }),
   ...rights('', 'nodes', ['get'], { optional: true, everywhere: true }),

@@ -26,6 +26,8 @@ const spec: SandboxSpec = {
   repoUrl: 'https://example.com/repo',
   branch: 'main',
   resources: null,
+  allowOut: [],
+  denyOut: [],
   setupCommand: null,
   env: { SOME: 'value' },
   token: 'the token',

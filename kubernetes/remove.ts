@@ -1,17 +1,17 @@
 import { AppError } from '../domain/errors.ts'
 import { getOrNull } from './cluster.ts'
 import type { Cluster } from './cluster.ts'
-import { isOurs } from './create.ts'
 import { hasStatus } from './errors.ts'
+import { LABEL } from './names.ts'
 import { pathOf, resourceOf } from './objects.ts'
 import type { KubeObject, Resource } from './objects.ts'
+import { isOurs } from './write.ts'
 
-/** Deletes one object, if it is there and ours; what it owns follows. Names are never used twice, so another UID means that it is gone. @returns whether it was there */
-const deleteObject = async (cluster: Cluster, resource: Resource, name: string): Promise<boolean> => {
-  const { client, settings } = cluster
-  const path = pathOf(resource, settings.namespace, name)
-  const found = await getOrNull<KubeObject>(client, path)
-  if (found === null) return false
+type Deletable = { resource: Resource; found: KubeObject }
+
+/** Deletes one object, if it is ours; what it owns follows. Names are never used twice, so another UID means that it is gone. */
+const deleteFound = async ({ client, settings }: Cluster, { resource, found }: Deletable): Promise<void> => {
+  const { name } = found.metadata
   if (!isOurs(found, settings.instance)) throw new AppError('conflict', `${resource} ${name} belongs to somebody else`)
   const body = {
     apiVersion: 'v1',
@@ -20,18 +20,42 @@ const deleteObject = async (cluster: Cluster, resource: Resource, name: string):
     preconditions: { uid: found.metadata.uid },
   }
   try {
-    await client.json({ method: 'DELETE', path, body })
+    await client.json({ method: 'DELETE', path: pathOf(resource, settings.namespace, name), body })
   } catch (error) {
     if (!hasStatus(error, 404, 409)) throw error
   }
-  return true
 }
 
-/** Resolves when the API server has accepted the deletion; pod and Service also go by their owner, should this process die between. */
+/** @returns what was there; null: nothing */
+const deleteObject = async (cluster: Cluster, resource: Resource, name: string): Promise<KubeObject | null> => {
+  const found = await getOrNull<KubeObject>(cluster.client, pathOf(resource, cluster.settings.namespace, name))
+  if (found !== null) await deleteFound(cluster, { resource, found })
+  return found
+}
+
+/**
+ * As long as something of the sandbox runs its policy has to stay: it goes with its owners.
+ * @param ending what is being deleted; null: nothing is left
+ */
+const deletePolicy = async (cluster: Cluster, name: string, ending: KubeObject | null): Promise<void> => {
+  if (ending !== null && ending.metadata.labels?.[LABEL.egress] !== 'own') return
+  const path = pathOf('networkpolicies', cluster.settings.namespace, name)
+  const found = await getOrNull<KubeObject>(cluster.client, path).catch((error: unknown) => {
+    // Who may not look at policies has made none.
+    if (hasStatus(error, 403)) return null
+    throw error
+  })
+  const isOwned = (found?.metadata.ownerReferences ?? []).length > 0
+  if (found !== null && (ending === null || !isOwned))
+    await deleteFound(cluster, { resource: 'networkpolicies', found })
+}
+
+/** Resolves when the API server has accepted the deletion; pod, Service and policy also go by their owner, should this process die between. */
 export const removeSandbox = async (cluster: Cluster, name: string): Promise<void> => {
   const { settings, access } = cluster
-  const was = await deleteObject(cluster, resourceOf(settings.api), name)
+  const object = await deleteObject(cluster, resourceOf(settings.api), name)
   // A pod whose owner is gone already, and with it whoever would have ended it.
-  if (!was && settings.api === 'sandbox') await deleteObject(cluster, 'pods', name)
+  const pod = object === null && settings.api === 'sandbox' ? await deleteObject(cluster, 'pods', name) : null
   if (access.by === 'nodeport') await deleteObject(cluster, 'services', name)
+  await deletePolicy(cluster, name, object ?? pod)
 }

@@ -45,7 +45,21 @@ const containerSection = (status: ContainerStatus, init: boolean) => {
   })
 }
 
-const podSection = (read: Looked['pod'], now: Date): Section => {
+/** null: what the network lets through is the same for all. */
+const policySection = (read: Looked['policy']) => {
+  if (read === null) return null
+  const policy = foundIn(read)
+  if (policy === undefined || policy === null) return absent(read)
+  const blocks = policy.spec?.egress?.flatMap(({ to = [] }) => to.flatMap(({ ipBlock }) => ipBlock ?? [])) ?? []
+  return {
+    exists: true,
+    name: policy.metadata.name,
+    allowed: blocks.map(({ cidr }) => cidr),
+    except: blocks.flatMap(({ except = [] }) => except),
+  }
+}
+
+const podSection = ({ pod: read, policy }: Looked, now: Date): Section => {
   const pod = foundIn(read)
   if (pod === undefined || pod === null) return absent(read)
   const { metadata, spec, status } = pod
@@ -72,6 +86,7 @@ const podSection = (read: Looked['pod'], now: Date): Section => {
       ...containers.map((one) => containerSection(one, false)),
     ],
     conditions: conditionsOf(status?.conditions),
+    egress_policy: policySection(policy),
   }
 }
 
@@ -215,7 +230,7 @@ const unknown: Section = { exists: false }
 /** What was seen, in the shapes of `diagnose`. Never throws. */
 export const sectionsOf = (looked: Looked, now: Date): Record<string, unknown> => ({
   seen_at: now.toISOString(),
-  pod: told(() => podSection(looked.pod, now), unknown),
+  pod: told(() => podSection(looked, now), unknown),
   sandbox_cr: told(() => sandboxSection(looked, now), unknown),
   service: told(() => serviceSection(looked.service, now), unknown),
   node: told(() => nodeSection(looked, now), unknown),

@@ -49,6 +49,8 @@ const specOf = (more: Partial<SandboxSpec> = {}): SandboxSpec => {
     repoUrl: `file://${repo}`,
     branch: 'main',
     resources: null,
+    allowOut: [],
+    denyOut: [],
     setupCommand: null,
     env: {},
     token: `token-${randomUUID()}`,

@@ -20,6 +20,9 @@ export type SandboxSpec = {
   env: Record<string, string>
   /** The agent's own, or null. A driver that cannot hold a sandbox to them ignores them. */
   resources: ResourceRequirements | null
+  /** The agent's egress rules: host names, `*.suffix`, addresses and ranges. A driver that cannot hold a sandbox to them ignores them. */
+  allowOut: string[]
+  denyOut: string[]
   /** Bearer token of the supervisor; derived from the sandbox id, so it need not be stored. */
   token: string
 }

@@ -114,6 +114,8 @@ const warmer =
       repoUrl: template.repo_url,
       branch: template.branch,
       resources: null,
+      allowOut: [],
+      denyOut: [],
       setupCommand: template.setup_cmd,
       env: template.env,
       token: sandboxToken(masterKey, id),

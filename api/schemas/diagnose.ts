@@ -31,6 +31,17 @@ const Pod = z.looseObject({
     )
     .optional(),
   conditions: z.array(Condition).optional(),
+  egress_policy: z
+    .looseObject({
+      exists: z.boolean(),
+      name: text,
+      allowed: z.array(z.string()).optional(),
+      except: z.array(z.string()).optional(),
+      ...absent,
+    })
+    .nullable()
+    .optional()
+    .describe('Its own NetworkPolicy, made from the egress rules of its agent; null: it has none.'),
   ...absent,
 })
 

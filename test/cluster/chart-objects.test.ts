@@ -18,6 +18,7 @@ import {
   type Values,
 } from './helm.ts'
 import { makeNamespace } from './namespace.ts'
+import { selects } from './policies.ts'
 import { connectShared } from './shared.ts'
 
 const root = path.join(CHART, '../..')
@@ -58,19 +59,6 @@ const processesOf = (objects: Rendered[]): Rendered[] => [
   ...objectsOf(objects, 'Deployment'),
   ...objectsOf(objects, 'Job'),
 ]
-
-const selects = (selector: unknown, labels: Record<string, string>): boolean => {
-  const { matchLabels = {}, matchExpressions = [] } = selector as {
-    matchLabels?: Record<string, string>
-    matchExpressions?: { key: string; operator: string; values?: string[] }[]
-  }
-  return (
-    Object.entries(matchLabels).every(([key, value]) => labels[key] === value) &&
-    matchExpressions.every(({ key, operator, values = [] }) =>
-      operator === 'In' ? values.includes(labels[key] ?? '') : operator === 'DoesNotExist' && !(key in labels),
-    )
-  )
-}
 
 describe.each(VALUE_SETS)('with %s', (_, values) => {
   let objects: Rendered[]
@@ -161,6 +149,8 @@ describe('sandboxes as the platform makes them with these settings', () => {
         repoUrl: 'https://git.example.com/repo',
         branch: 'main',
         resources: null,
+        allowOut: [],
+        denyOut: [],
         setupCommand: null,
         env: {},
         token: 'x'.repeat(43),

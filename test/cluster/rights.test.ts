@@ -4,6 +4,7 @@ import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { createKubeClient } from '../../kubernetes/client.ts'
 import { loadCredentials } from '../../kubernetes/credentials.ts'
+import { pathOf } from '../../kubernetes/objects.ts'
 import { type Preflight, preflight, type Right, rightsFor } from '../../kubernetes/preflight.ts'
 import { createAuthority } from '../../tools/cluster/certificates.ts'
 import { freePort } from '../../tools/dev/ports.ts'
@@ -74,7 +75,7 @@ describe.each([
     const lost: string[] = []
     const stop = new AbortController()
     driver.watchLost((name) => lost.push(name), stop.signal)
-    const spec = world.spec()
+    const spec = world.spec({ denyOut: ['192.0.2.1'] })
     await driver.create(spec)
     await driver.create(spec)
     await becomesReady(driver, spec.name)
@@ -102,6 +103,13 @@ describe.each([
       await eventually(async () => (await world.find('object', orphan.name)) === null, Boolean)
       await driver.remove(orphan.name)
     }
+    // What has no owner that would take it along.
+    const { name } = world.spec()
+    const labels = { 'app.kubernetes.io/managed-by': 'lap', 'lap/instance': 'lap' }
+    await kube.create(pathOf('networkpolicies', namespace), { metadata: { name, labels }, spec: { podSelector: {} } })
+    if (by === 'nodeport')
+      await kube.create(pathOf('services', namespace), { metadata: { name, labels }, spec: { ports: [{ port: 80 }] } })
+    await driver.remove(name)
     stop.abort()
     const used = new Set(sent.filter(({ path: called }) => called !== '/readyz').map(rightOf))
     expect([...used].toSorted()).toEqual(rights.map(nameOf).toSorted())

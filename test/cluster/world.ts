@@ -24,6 +24,9 @@ export type DriverOptions = Partial<Pick<KubernetesDriverOptions, 'access' | 'ma
   sent?: Sent[]
 }
 
+/** What the cluster may have under the name of a sandbox. */
+type Kind = 'object' | 'pod' | 'service' | 'policy'
+
 /** A namespace of its own with all that a driver needs: controller, supervisors, settings. */
 export type World = AsyncDisposable & {
   api: SandboxApi
@@ -42,9 +45,9 @@ export type World = AsyncDisposable & {
   another(options?: DriverOptions): KubernetesDriver
   spec(more?: Partial<SandboxSpec>): SandboxSpec
   /** Path of an object of that name. */
-  path(kind: 'object' | 'pod' | 'service', name: string): string
+  path(kind: Kind, name: string): string
   /** The object, or null. */
-  find<T>(kind: 'object' | 'pod' | 'service', name: string): Promise<T | null>
+  find<T>(kind: Kind, name: string): Promise<T | null>
 }
 
 const IMAGE = 'registry.invalid/harness:1'
@@ -75,6 +78,11 @@ const settingsOf = (api: SandboxApi, namespace: string, supervisorPort: number):
   nodeSelector: {},
   tolerations: [],
   supervisorPort,
+  egress: {
+    blocked: ['10.0.0.0/8', '169.254.0.0/16', 'fc00::/7'],
+    allowed: [],
+    dnsPodLabels: { 'k8s-app': 'kube-dns' },
+  },
 })
 
 export type WorldOptions = {
@@ -116,6 +124,7 @@ export const createWorld = async ({
   const sent: Sent[] = []
   const path: World['path'] = (kind, name) => {
     if (kind === 'service') return pathOf('services', namespace, name)
+    if (kind === 'policy') return pathOf('networkpolicies', namespace, name)
     return pathOf(kind === 'pod' ? 'pods' : resourceOf(api), namespace, name)
   }
   return {
@@ -142,6 +151,8 @@ export const createWorld = async ({
         repoUrl: 'https://git.invalid/repo',
         branch: 'main',
         resources: null,
+        allowOut: [],
+        denyOut: [],
         setupCommand: null,
         env: { PLAIN: 'value' },
         token: randomBytes(32).toString('base64url'),

@@ -6,6 +6,7 @@ import { promisify } from 'node:util'
 import { expect, test } from '@jest/globals'
 import { settingDefaults } from '../../config/env.ts'
 import { objectOf, type PodSettings } from '../../kubernetes/manifest.ts'
+import type { SandboxSpec } from '../../sandbox/driver.ts'
 import { takePodSettings } from '../../supervisor/pod.ts'
 import { imageContent, instructionsOf, isIgnored, neededBy, trackedFiles } from './image.ts'
 
@@ -46,7 +47,7 @@ type PodSpec = { securityContext: Record<string, number>; containers: Container[
 
 /** The pod that is made of it. */
 const podOf = (): { spec: PodSpec; container: Container } => {
-  const spec = {
+  const spec: SandboxSpec = {
     sandboxId: 'the-sandbox',
     name: 'lap-the-sandbox',
     agentId: 'agent',
@@ -57,10 +58,12 @@ const podOf = (): { spec: PodSpec; container: Container } => {
     repoUrl: '',
     branch: 'main',
     resources: null,
+    allowOut: [],
+    denyOut: [],
     setupCommand: null,
     env: {},
     token: 'token',
-  } as const
+  }
   const settings = {
     api: 'pod',
     namespace: 'lap',
@@ -75,6 +78,7 @@ const podOf = (): { spec: PodSpec; container: Container } => {
     nodeSelector: {},
     tolerations: [],
     supervisorPort: Number(settingDefaults().find(({ name }) => name === 'K8S_SUPERVISOR_PORT')?.default),
+    egress: { blocked: [], allowed: [], dnsPodLabels: {} },
   } satisfies PodSettings
   const { spec: made } = objectOf(spec, settings) as unknown as { spec: PodSpec }
   return { spec: made, container: made.containers[0]! }
