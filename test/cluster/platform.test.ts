@@ -142,6 +142,9 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
       await times(AT_ONCE, async () => {
         for (let n = next++; n < SESSIONS; n = next++) ids[n] = await live(agent, n)
       })
+    } catch (error) {
+      console.error('where it stands:', JSON.stringify(await platform.standing()))
+      throw error
     } finally {
       over.abort()
     }

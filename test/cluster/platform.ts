@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto'
 import { cp, writeFile } from 'node:fs/promises'
 import path from 'node:path'
+import type { Pod } from '../../kubernetes/objects.ts'
 import { connectKube, type Kube, readAccess } from '../../tools/cluster/kube.ts'
 import type { Cluster, OwnCluster } from '../../tools/cluster/control-plane.ts'
 import { REALISTIC } from '../../tools/cluster/stages.ts'
@@ -22,12 +23,15 @@ export type Platform = AsyncDisposable & {
   replaceController(): Promise<void>
   /** How many objects of sandboxes there are, by kind. */
   left(): Promise<Record<string, number>>
+  /** How far they are, and what the stand-ins know: for whoever asks why nothing moves. */
+  standing(): Promise<object>
 }
 
 type Api = 'sandbox' | 'pod'
-type List = { items: { metadata: { labels?: Record<string, string> } }[] }
+type List = { items: { metadata: { name: string } }[] }
 
 export const NAMESPACE = 'sandboxes'
+const POD_PATH = `/api/v1/namespaces/${NAMESPACE}/pods`
 
 /** As the logs of the platform: with `FAULTS_LOG_DIR` set, those of the cluster stay there. */
 const keepLogs = async (dir: string): Promise<void> => {
@@ -78,10 +82,22 @@ export const startPlatform = async (api: Api, env: Record<string, string>): Prom
   )
   const kinds: Record<string, string> = {
     ...(api === 'sandbox' ? { sandboxes: `/apis/agents.x-k8s.io/v1beta1/namespaces/${NAMESPACE}/sandboxes` } : {}),
-    pods: `/api/v1/namespaces/${NAMESPACE}/pods`,
+    pods: POD_PATH,
     services: `/api/v1/namespaces/${NAMESPACE}/services`,
   }
   const known = (): object => ({ controller: controller?.troubles(), supervisors: supervisors.count() })
+  const standing = async (): Promise<object> => {
+    const names = (await kube.get<List>(kinds['sandboxes'] ?? POD_PATH)).items.map(({ metadata }) => metadata.name)
+    const pods = (await kube.get<{ items: Pod[] }>(POD_PATH)).items
+    const withPod = new Set(pods.map(({ metadata }) => metadata.name))
+    return {
+      ...known(),
+      sandboxes: names.length,
+      withoutPod: names.filter((name) => !withPod.has(name)),
+      unscheduled: pods.filter(({ spec }) => spec?.nodeName === undefined).map(({ metadata }) => metadata.name),
+      waiting: pods.filter(({ status }) => status?.phase !== 'Running').length,
+    }
+  }
   const more = ['/api/v1/nodes', `/api/v1/namespaces/${NAMESPACE}/events`]
   cleanup.defer(() => keepObjects(kube, [...Object.values(kinds), ...more], known))
   const kept = cleanup.move()
@@ -102,6 +118,7 @@ export const startPlatform = async (api: Api, env: Record<string, string>): Prom
           Object.entries(kinds).map(async ([kind, path]) => [kind, (await kube.get<List>(path)).items.length] as const),
         ),
       ),
+    standing,
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   }
 }
