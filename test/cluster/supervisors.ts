@@ -230,7 +230,10 @@ export const startSupervisors = async ({
       if (!isThere) return
       const server = serve(() => pods.byName.get(name))
       nodePorts.set(nodePort, server)
-      void listen(server, nodePort, nodeHost)
+      // Without it a sandbox could not be reached for a reason that has nothing to do with the platform.
+      listen(server, nodePort, nodeHost).catch((error: unknown) => {
+        throw new Error(`the node port of ${name} cannot be answered`, { cause: error })
+      })
     },
     signal,
   })

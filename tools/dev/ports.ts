@@ -1,9 +1,12 @@
 import { randomInt } from 'node:crypto'
 import { createServer } from 'node:net'
 
-/** Below the range that systems take the ports of outgoing connections from, so that a free one is still free when it is used. */
+/**
+ * Below the range that systems take the ports of outgoing connections from, and below that of a cluster's node ports, so that a free one is still free when it is
+ * used.
+ */
 const LOWEST = 12_000
-const HIGHEST = 32_000
+const HIGHEST = 30_000
 
 /** A TCP port of the loopback that nobody listens on now. */
 export const freePort = async (): Promise<number> => {
