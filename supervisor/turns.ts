@@ -1,10 +1,11 @@
 import { AppError, errorText } from '../domain/errors.ts'
+import { createReplyCollector } from '../domain/reply.ts'
 import type { TurnRequest, TurnResult } from '../domain/supervisor-protocol.ts'
 import type { Harness, HarnessEvent } from './harness.ts'
 import type { History } from './history.ts'
 import type { Journal } from './journal.ts'
 import type { Loopback, TurnTraffic } from './loopback.ts'
-import { conversationOf, createReplyCollector, messageOf, withModelNameInEvent } from './reply.ts'
+import { conversationOf, messageOf, withModelNameInEvent } from './reply.ts'
 
 /** What a bind has settled for all turns. */
 export type Conversation = {
