@@ -13,6 +13,8 @@ export type Informer<T> = {
 export type InformerOptions<T> = { kube: Kube; path: string; onChange: (object: T) => void; signal: AbortSignal }
 
 const RETRY_MS = 500
+/** The server ends each watch after this long. One that has gone silent, as it may around the start of an API server, is then opened anew. */
+const WATCH_S = 45
 
 const keyOf = ({ metadata }: Object_): string => `${metadata.namespace}/${metadata.name}`
 
@@ -40,7 +42,7 @@ export const createInformer = <T extends Object_>({
   }
 
   const follow = async (from: string): Promise<void> => {
-    const query = `watch=true&allowWatchBookmarks=true&resourceVersion=${from}`
+    const query = `watch=true&allowWatchBookmarks=true&timeoutSeconds=${WATCH_S}&resourceVersion=${from}`
     for await (const { type, object } of kube.watch<T>(`${path}?${query}`, signal)) {
       // An error in the stream is a Status: mostly 410, and in any case the way on is to list.
       if (type === 'ERROR') {

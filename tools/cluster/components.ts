@@ -136,6 +136,8 @@ const clientsOf = (dir: string, ports: Ports, stages: string, leaseS: number) =>
         '--bind-address=127.0.0.1',
         `--secure-port=${ports.scheduler}`,
         '--leader-elect=false',
+        // Says which pod went where.
+        '--v=2',
         ...FAST_CLIENT,
       ],
     },
