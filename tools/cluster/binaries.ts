@@ -1,12 +1,10 @@
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { constants } from 'node:fs'
-import { access, link, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
-import os from 'node:os'
+import { access, mkdir, readFile, rename, stat } from 'node:fs/promises'
 import path from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { isRunning, type ProcessRecord, recordOf } from '../dev/process.ts'
+import { cacheDir, withBuildLock } from '../dev/cache.ts'
 
 /**
  * Kubernetes from source: the Go modules under `go/` pin every version and checksum, so that the same binaries come out on every machine with Go. KWOK stands in a
@@ -33,10 +31,6 @@ for (const name of ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler
 export const CONTROL_PLANE = ['etcd', 'kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'kubectl', 'kwok']
 /** What a real node needs beside containerd and runc, which come from the system. */
 export const NODE = ['kubelet', 'kube-proxy', 'bridge', 'loopback', 'host-local', 'portmap']
-
-const LOCK_POLL_MS = 500
-
-export const cacheDir = (): string => process.env['LAP_CACHE'] || path.join(os.homedir(), '.cache', 'lap')
 
 /** Named after the checksums of everything that goes in. */
 const dirOf = async (modules: readonly Module[]): Promise<string> => {
@@ -113,48 +107,13 @@ const goBuild = async (go: string, name: string, output: string): Promise<void> 
   if (code !== 0) throw new Error(`go build ${from.package} ended with ${code}:\n${errors.trim()}`)
 }
 
-const holderOf = async (file: string): Promise<ProcessRecord | null> => {
-  try {
-    return JSON.parse(await readFile(file, 'utf8')) as ProcessRecord
-  } catch {
-    return null
-  }
-}
-
-/** One builds, the others wait: two builds at once take more than twice the time of one. Binaries are put in place whole, so a lock that fails costs time only. */
-const withLock = async (file: string, onWait: () => void, work: () => Promise<void>): Promise<void> => {
-  const draft = `${file}.${process.pid}`
-  await writeFile(draft, JSON.stringify(recordOf(process.pid)))
-  let waits = 0
-  for (;;) {
-    try {
-      await link(draft, file)
-      break
-    } catch (error) {
-      if (!(Error.isError(error) && 'code' in error && error.code === 'EEXIST')) throw error
-      const holder = await holderOf(file)
-      if (holder === null || !isRunning(holder)) await rm(file, { force: true })
-      else {
-        if (waits++ === 0) onWait()
-        await sleep(LOCK_POLL_MS)
-      }
-    }
-  }
-  await rm(draft, { force: true })
-  try {
-    await work()
-  } finally {
-    await rm(file, { force: true })
-  }
-}
-
 /** Builds what is not there yet; what an earlier run got done is kept. */
 const buildInto = async (dir: string, names: string[], say: (text: string) => void): Promise<string> => {
   if ((await missingIn(dir, names)).length === 0) return dir
   const go = await findGo()
   await mkdir(dir, { recursive: true })
   const onWait = (): void => say('another process builds them already; waiting')
-  await withLock(path.join(dir, 'building.json'), onWait, async () => {
+  await withBuildLock(path.join(dir, 'building.json'), onWait, async () => {
     const missing = await missingIn(dir, names)
     for (const [index, name] of missing.entries()) {
       const startedAt = Date.now()
