@@ -8,6 +8,8 @@ export default {
     '<rootDir>/test/e2e/',
     '<rootDir>/test/soak/',
     '<rootDir>/test/cluster/',
+    '<rootDir>/test/litellm/',
+    '<rootDir>/test/harness/',
   ],
   modulePathIgnorePatterns: ['<rootDir>/.lap', '<rootDir>/harness/[^/]+/node_modules'],
   extensionsToTreatAsEsm: ['.ts'],
