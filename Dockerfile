@@ -19,6 +19,11 @@ COPY harness/opencode/package.json harness/opencode/package-lock.json harness/op
 # Its install script has copied the program; the packages that it came from are the same again.
 RUN npm ci --omit=dev && rm -rf node_modules/opencode-linux-*
 
+FROM ${NODE_IMAGE} AS supervisor
+WORKDIR /app/supervisor
+COPY supervisor/package.json supervisor/package-lock.json supervisor/.npmrc ./
+RUN npm ci --omit=dev --ignore-scripts
+
 # The workflow code as one file: a worker then starts in a second instead of three.
 FROM packages AS workflows
 COPY domain domain
@@ -35,6 +40,7 @@ RUN apt-get update \
 WORKDIR /app
 COPY --from=packages /app/node_modules node_modules
 COPY --from=opencode /app/harness/opencode/node_modules harness/opencode/node_modules
+COPY --from=supervisor /app/supervisor/node_modules supervisor/node_modules
 COPY --from=workflows /app/workflows.bundle.js ./
 COPY package.json ./
 COPY activities activities

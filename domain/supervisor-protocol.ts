@@ -1,3 +1,5 @@
+import type { McpServer } from './mcp.ts'
+import type { PermissionDecision, PermissionPolicy, PermissionRequest } from './permission.ts'
 import type { MessagePart, TurnReply, TurnUsage } from './turn.ts'
 
 /**
@@ -10,6 +12,7 @@ import type { MessagePart, TurnReply, TurnUsage } from './turn.ts'
  *   POST /turns              TurnRequest → 202; idempotent by turn_id; 409 `turn_running` while another runs, 409 `not_bound`
  *   GET  /events?after=N     SSE: `id: <seq>`, `data: <JournalEntry>`; comment heartbeat every 5 s; never ends by itself
  *   POST /interrupt          {turn_id?} → 202; the turn finishes as `cancelled`
+ *   POST /permissions/{id}   PermissionAnswer → 200; same decision again → 200; another one → 409 `already_replied`; 404: nobody asked, or the turn is over
  *   GET  /messages           200 the harness' thread `[{info, parts}]`
  *   GET  /logs?tail=N        200 {lines: string[]}
  */
@@ -41,10 +44,17 @@ export type BindRequest = {
   gateway: { base_url: string; api_key: string }
   /** Files written into the workspace before the first turn; paths relative to it. */
   files: { path: string; content_base64: string }[]
+  /** Tools from outside. Their headers stay in the supervisor: the harness reaches them over the loopback. */
+  mcp?: McpServer[]
+  /** Without it everything is allowed. */
+  permissions?: PermissionPolicy
   /** Earlier conversation of a moved session, oldest first; the new conversation is told it before its first turn. */
   history: { role: 'user' | 'assistant'; text: string }[]
 }
 export type BindReply = { epoch: number; harness_session_id: string }
+
+/** Body of `POST /permissions/{id}`. */
+export type PermissionAnswer = { decision: PermissionDecision }
 
 export type TurnRequest = { turn_id: string; parts: MessagePart[]; model?: string }
 
@@ -59,6 +69,16 @@ export type TurnResult = {
 export type JournalEntry = { seq: number; at: string } & (
   | { type: 'turn_started'; turn_id: string }
   | { type: 'harness'; turn_id: string | null; event: { type: string; properties: Record<string, unknown> } }
+  /** The harness waits, however long, until `permission_replied` with that id. */
+  | { type: 'permission_asked'; turn_id: string | null; permission: PermissionRequest }
+  /** `turn_ended`: interrupted, or the harness died, before anybody answered. */
+  | {
+      type: 'permission_replied'
+      turn_id: string | null
+      permission_id: string
+      decision: PermissionDecision
+      by: 'user' | 'turn_ended'
+    }
   | { type: 'turn_finished'; turn_id: string; result: TurnResult }
   | { type: 'harness_exited'; turn_id: string | null; code: number | null; signal: string | null; tail: string[] }
   | { type: 'harness_restarted' }

@@ -1,7 +1,8 @@
 import { Agent, request } from 'undici'
 import type { Dispatcher } from 'undici'
-import { AppError, errorText } from '../domain/errors.ts'
+import { AppError, type ErrorCode, errorText } from '../domain/errors.ts'
 import { abortTimeoutMs, bindTimeoutMs, connectTimeoutMs, probeTimeoutMs } from '../domain/limits.ts'
+import type { PermissionDecision } from '../domain/permission.ts'
 import type { BindReply, BindRequest, Health, JournalEntry, TurnRequest } from '../domain/supervisor-protocol.ts'
 import type { TurnReply } from '../domain/turn.ts'
 import { sandboxToken } from './token.ts'
@@ -28,6 +29,8 @@ export type SupervisorClient = AsyncDisposable & {
   startTurn(sandbox: SupervisorTarget, body: TurnRequest): Promise<void>
   /** The turn then finishes as `cancelled`. Without an id: whichever runs. */
   interrupt(sandbox: SupervisorTarget, turnId?: string): Promise<void>
+  /** Answers the question `permission_asked` with that id; the same answer again is harmless. @throws AppError `not_found`: it is over */
+  replyPermission(sandbox: SupervisorTarget, id: string, decision: PermissionDecision): Promise<void>
   /** The harness' own thread. */
   messages(sandbox: SupervisorTarget): Promise<TurnReply[]>
   logs(sandbox: SupervisorTarget, tail: number): Promise<string[]>
@@ -41,6 +44,9 @@ const readTimeoutMs = 10_000
 
 type Call = { method: 'GET' | 'POST'; path: string; body?: object; timeoutMs: number; signal?: AbortSignal }
 
+/** Of what a caller must tell apart. */
+const CODES: Partial<Record<number, ErrorCode>> = { 404: 'not_found', 409: 'conflict' }
+
 const refusal = async (path: string, response: Dispatcher.ResponseData): Promise<Error> => {
   const text = await response.body.text()
   const { code, message } = parseRefusal(text)
@@ -49,7 +55,7 @@ const refusal = async (path: string, response: Dispatcher.ResponseData): Promise
   // A pod that was made anew under its name: the sandbox that was meant is gone.
   if (code === 'not_configured') return new SupervisorUnreachable(`${path}: an empty sandbox answers there`)
   const what = `supervisor refused ${path} with ${response.statusCode}: ${message ?? text.slice(0, 300)}`
-  return new AppError(response.statusCode === 409 ? 'conflict' : 'upstream', what, { cause: { code } })
+  return new AppError(CODES[response.statusCode] ?? 'upstream', what, { cause: { code } })
 }
 
 const parseRefusal = (text: string): { code?: string; message?: string } => {
@@ -119,6 +125,10 @@ export const createSupervisorClient = (options: { masterKey: string }): Supervis
     interrupt: async (sandbox, turnId) => {
       const body = turnId === undefined ? {} : { turn_id: turnId }
       await call(sandbox, { method: 'POST', path: '/interrupt', body, timeoutMs: abortTimeoutMs })
+    },
+    replyPermission: async (sandbox, id, decision) => {
+      const path = `/permissions/${encodeURIComponent(id)}`
+      await call(sandbox, { method: 'POST', path, body: { decision }, timeoutMs: readTimeoutMs })
     },
     messages: (sandbox) => call(sandbox, { method: 'GET', path: '/messages', timeoutMs: readTimeoutMs }),
     logs: async (sandbox, tail) =>

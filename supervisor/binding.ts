@@ -1,9 +1,11 @@
 import { writeFileSync } from 'node:fs'
 import { AppError } from '../domain/errors.ts'
+import { ALLOW_ALL } from '../domain/permission.ts'
 import type { BindReply, BindRequest } from '../domain/supervisor-protocol.ts'
-import type { Harness } from './harness.ts'
+import type { Harness, SessionSettings } from './harness.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import type { Loopback } from './loopback.ts'
+import type { McpRelay } from './mcp-relay.ts'
 import { envFile, writeFiles } from './workspace.ts'
 
 /** A refusal whose code says which one it is. */
@@ -16,6 +18,7 @@ export type BindingDeps = {
   bashEnv: string
   harness: Harness
   loopback: Loopback
+  mcpRelay: McpRelay
   lifecycle: Lifecycle
   /** The conversation opened ahead, if there is one. */
   spare: () => string | null
@@ -31,11 +34,18 @@ export type Binding = {
 export const createBinding = (deps: BindingDeps): Binding => {
   let current: { epoch: number; reply: Promise<BindReply> } | null = null
 
+  const settingsOf = async ({ prompt, mcp = [], permissions = ALLOW_ALL }: BindRequest): Promise<SessionSettings> => ({
+    system: prompt,
+    mcp: await deps.mcpRelay.through(mcp),
+    permissions,
+  })
+
   const take = async (request: BindRequest): Promise<BindReply> => {
     writeFileSync(deps.bashEnv, envFile(request.env), { mode: 0o600 })
     if (request.files.length > 0) await writeFiles(deps.workspace, request.files)
     const id = deps.spare() ?? (await deps.harness.open())
     deps.loopback.connect(request.gateway, request.model)
+    await deps.harness.bind(id, await settingsOf(request))
     deps.onBound(request, id)
     deps.lifecycle.enter({ state: 'bound' })
     return { epoch: request.epoch, harness_session_id: id }

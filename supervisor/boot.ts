@@ -4,7 +4,7 @@ import type { Harness } from './harness.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import type { Log } from './log.ts'
 import type { Loopback } from './loopback.ts'
-import { WARM_UP_PROMPT, WARM_UP_SYSTEM } from './warm-up.ts'
+import { WARM_UP_PROMPT } from './warm-up.ts'
 import { BootError, cloneInto, runSetup } from './workspace.ts'
 
 export type BootDeps = {
@@ -38,8 +38,7 @@ const startHarness = async (harness: Harness): Promise<void> => {
 /** One whole turn with a tool, answered by the loopback: a harness that was only started takes seconds for its first. */
 const warmUp = async ({ harness, loopback, log }: BootDeps): Promise<void> => {
   const throwaway = await harness.open()
-  const prompt = { parts: [{ type: 'text', text: WARM_UP_PROMPT }], system: WARM_UP_SYSTEM }
-  const { error } = await harness.prompt(throwaway, prompt)
+  const { error } = await harness.prompt(throwaway, [{ type: 'text', text: WARM_UP_PROMPT }])
   if (error !== null) throw new BootError('harness_exited', `the warm-up turn failed: ${error}`)
   await harness.close(throwaway)
   log.write(`warmed up${loopback.warmedUp() ? '' : ', without a tool'}`)

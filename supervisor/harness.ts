@@ -1,4 +1,7 @@
+import type { McpServer } from '../domain/mcp.ts'
+import type { PermissionDecision, PermissionPolicy, PermissionRequest } from '../domain/permission.ts'
 import type { MessagePart, TurnReply } from '../domain/turn.ts'
+import type { AcpAgent } from './acp/agent.ts'
 
 /** What the harness says on its bus, in the form of opencode's: `message.updated`, `message.part.updated`, `message.part.delta`, `session.idle`, … */
 export type HarnessEvent = { type: string; properties: Record<string, unknown> }
@@ -19,13 +22,20 @@ export type HarnessContext = {
   gateway: { url: string; key: string; model: string }
   /** Every event of its bus, of all its conversations. */
   onEvent(event: HarnessEvent): void
+  /** A tool call waits until `reply` is called with the id of this. */
+  onPermission(conversation: string, request: PermissionRequest): void
   /** Its process ended by itself. */
   onExit(exit: HarnessExit): void
   log(line: string): void
 }
 
-/** Instruction of one turn. */
-export type Prompt = { parts: MessagePart[]; system: string | null }
+/** What a session brings to the conversation that it is given. */
+export type SessionSettings = {
+  /** System prompt, beside the harness' own. */
+  system: string | null
+  mcp: McpServer[]
+  permissions: PermissionPolicy
+}
 
 /**
  * A coding harness inside a sandbox. Conversations are named by ids of its own and survive a restart.
@@ -36,13 +46,21 @@ export type Harness = {
   start(): Promise<void>
   /** Process id, or null while none runs. For one without a process: null, always. */
   pid(): number | null
+  /** A conversation that nobody has used, and in which everything is allowed. */
   open(): Promise<string>
+  /**
+   * Gives such a conversation to a session. Also one of an earlier sandbox whose files are in `home` again: that goes on where it was. Does not wait for
+   * what takes longer than milliseconds; the first prompt does.
+   */
+  bind(conversation: string, settings: SessionSettings): Promise<void>
   /** Adds to the conversation without having it answered. */
   tell(conversation: string, text: string): Promise<void>
   /** Runs one turn to its end. All its events have been given to `onEvent` when it resolves. */
-  prompt(conversation: string, prompt: Prompt): Promise<{ error: string | null }>
+  prompt(conversation: string, parts: MessagePart[]): Promise<{ error: string | null }>
   /** The running turn ends soon after. */
   cancel(conversation: string): Promise<void>
+  /** Answers a question. One that is over by now is passed over. */
+  reply(permissionId: string, decision: PermissionDecision): Promise<void>
   /** The whole thread, oldest first. */
   messages(conversation: string): Promise<TurnReply[]>
   /** Forgets a conversation. */
@@ -57,8 +75,13 @@ export type HarnessManifest = {
   name: string
   /** Whether it can also be used as a terminal. */
   supportsTui: boolean
-  create(context: HarnessContext): Harness
-}
+} & HarnessDriver
+
+/** A driver of its own, or, for whatever speaks ACP (https://agentclientprotocol.com), how it is started. A harness with neither is a terminal only. */
+type HarnessDriver =
+  | { create(context: HarnessContext): Harness }
+  | { acp(context: HarnessContext): AcpAgent }
+  | { supportsTui: true }
 
 export class HarnessGone extends Error {
   override name = 'HarnessGone'

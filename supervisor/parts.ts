@@ -9,6 +9,7 @@ import { endLeftovers } from './leftovers.ts'
 import { createLifecycle } from './lifecycle.ts'
 import { type Log, createLog } from './log.ts'
 import { LOOPBACK_MODEL, startLoopback } from './loopback.ts'
+import { createMcpRelay } from './mcp-relay.ts'
 
 /** The folders and files of a sandbox. */
 const prepareLayout = (dir: string) => {
@@ -58,17 +59,19 @@ export const createParts = async (config: SupervisorConfig, searchPath: string, 
     journal: openJournal(journal),
     lifecycle: createLifecycle(config.dir),
     loopback: await startLoopback(log.write),
+    mcpRelay: createMcpRelay(log.write),
   }
 }
 
 export const createHarness = async (
   { id, dir }: SupervisorConfig['harness'],
   { workspace, home, env, marks, loopback, log }: Parts,
-  listeners: Pick<HarnessContext, 'onEvent' | 'onExit'>,
+  listeners: Pick<HarnessContext, 'onEvent' | 'onPermission' | 'onExit'>,
 ): Promise<Harness> => {
   const loaded = (await import(pathToFileURL(path.join(dir, 'manifest.ts')).href)) as { default: HarnessManifest }
-  if (loaded.default.id !== id) throw new Error(`the harness in ${dir} is ${loaded.default.id}, not ${id}`)
-  return loaded.default.create({
+  const manifest = loaded.default
+  if (manifest.id !== id) throw new Error(`the harness in ${dir} is ${manifest.id}, not ${id}`)
+  const context: HarnessContext = {
     dir,
     workspace,
     home,
@@ -76,5 +79,10 @@ export const createHarness = async (
     gateway: { url: loopback.url, key: loopback.key, model: LOOPBACK_MODEL },
     log: log.write,
     ...listeners,
-  })
+  }
+  if ('create' in manifest) return manifest.create(context)
+  if (!('acp' in manifest)) throw new Error(`the harness ${id} is a terminal: it has no conversations`)
+  // Loaded where it is used: its library takes a fifth of a second and some memory.
+  const { createAcpHarness } = await import('./acp/driver.ts')
+  return createAcpHarness({ agent: manifest.acp(context), name: manifest.name, context })
 }

@@ -1,5 +1,6 @@
 import { AppError, type ErrorDetail } from '../domain/errors.ts'
-import type { BindRequest, Configuration, TurnRequest } from '../domain/supervisor-protocol.ts'
+import { PERMISSION_DECISIONS, PERMISSION_KINDS } from '../domain/permission.ts'
+import type { BindRequest, Configuration, PermissionAnswer, TurnRequest } from '../domain/supervisor-protocol.ts'
 
 /** What callers may send. Larger than what the platform's own API lets through, small enough that no caller can fill the sandbox' memory. */
 const LIMITS = {
@@ -16,6 +17,8 @@ const LIMITS = {
   historyEntries: 10_000,
   historyTextChars: 1_000_000,
   parts: 200,
+  mcpServers: 50,
+  mcpArgs: 200,
   partTextChars: 16 * 1024 * 1024,
 }
 
@@ -86,11 +89,51 @@ const checkGateway = ({ say, text, object }: Checks, value: unknown): void => {
   text('gateway.api_key', api_key, { min: 1, max: LIMITS.secretChars })
 }
 
+const checkTexts = ({ text, object }: Checks, path: string, value: unknown): void => {
+  if (value === undefined) return
+  for (const [name, content] of Object.entries(object(path, value)))
+    text(`${path}.${name.slice(0, 100)}`, content, { max: LIMITS.envValueChars })
+}
+
+const checkMcp = (checks: Checks, value: unknown): void => {
+  const { say, text, object, list } = checks
+  const names = new Set<unknown>()
+  for (const [i, entry] of list('mcp', value, LIMITS.mcpServers).entries()) {
+    const at = `mcp[${i}]`
+    const { name, transport, url, headers, command, args, env } = object(at, entry)
+    if (typeof name !== 'string' || !/^[A-Za-z0-9_-]{1,64}$/.test(name))
+      say(`${at}.name`, 'must be 1 to 64 letters, digits, _ or -')
+    if (names.has(name)) say(`${at}.name`, 'must be the name of one server only')
+    names.add(name)
+    if (transport === 'http') {
+      if (!/^https?:$/.test(URL.parse(String(url))?.protocol ?? '')) say(`${at}.url`, 'must be an http(s) URL')
+      checkTexts(checks, `${at}.headers`, headers)
+    } else if (transport === 'stdio') {
+      text(`${at}.command`, command, { min: 1, max: LIMITS.pathChars })
+      for (const [n, arg] of list(`${at}.args`, args ?? [], LIMITS.mcpArgs).entries())
+        text(`${at}.args[${n}]`, arg, { max: LIMITS.envValueChars })
+      checkTexts(checks, `${at}.env`, env)
+    } else say(`${at}.transport`, 'must be http or stdio')
+  }
+}
+
+const checkPermissions = ({ say, object }: Checks, value: unknown): void => {
+  const rules = object('permissions', value)
+  for (const [kind, rule] of Object.entries({ default: undefined, ...rules })) {
+    const known = kind === 'default' || PERMISSION_KINDS.some((each) => each === kind)
+    if (!known)
+      say(`permissions.${kind.slice(0, 100)}`, `is not known; known are default, ${PERMISSION_KINDS.join(', ')}`)
+    else if (rule !== 'allow' && rule !== 'ask' && rule !== 'deny')
+      say(`permissions.${kind}`, 'must be allow, ask or deny')
+  }
+}
+
 /** @throws AppError `invalid`, with the name of each field that is wrong */
 export const asBindRequest = (body: unknown): BindRequest => {
   const checks = createChecks()
   const { say, text, object } = checks
-  const { epoch, session, env, prompt, model, gateway, files, history } = object('body', body)
+  const fields = object('body', body)
+  const { epoch, session, env, prompt, model, gateway, files, history } = fields
   if (!Number.isSafeInteger(epoch) || Number(epoch) < 0) say('epoch', 'must be a whole number')
   const { id, agent_id, title } = object('session', session)
   text('session.id', id, { min: 1, max: LIMITS.nameChars })
@@ -102,6 +145,8 @@ export const asBindRequest = (body: unknown): BindRequest => {
   checkGateway(checks, gateway)
   checkFiles(checks, files)
   checkHistory(checks, history)
+  if (fields['mcp'] !== undefined) checkMcp(checks, fields['mcp'])
+  if (fields['permissions'] !== undefined) checkPermissions(checks, fields['permissions'])
   checks.done()
   return body as BindRequest
 }
@@ -150,4 +195,14 @@ export const asInterruptRequest = (body: unknown): { turn_id?: string } => {
   if (turn_id !== undefined) checks.text('turn_id', turn_id, { min: 1, max: LIMITS.nameChars })
   checks.done()
   return body as { turn_id?: string }
+}
+
+/** @throws AppError `invalid` */
+export const asPermissionAnswer = (body: unknown): PermissionAnswer => {
+  const checks = createChecks()
+  const { decision } = checks.object('body', body)
+  if (!PERMISSION_DECISIONS.some((each) => each === decision))
+    checks.say('decision', `must be one of ${PERMISSION_DECISIONS.join(', ')}`)
+  checks.done()
+  return body as PermissionAnswer
 }

@@ -8,11 +8,12 @@ import type { Configuration } from '../domain/supervisor-protocol.ts'
 import type { Configuring } from './configuring.ts'
 import { readBody, tokenOf, writeSlowly } from './http.ts'
 import type { Journal } from './journal.ts'
-import { asBindRequest, asInterruptRequest, asTurnRequest } from './requests.ts'
+import { asBindRequest, asInterruptRequest, asPermissionAnswer, asTurnRequest } from './requests.ts'
 import type { Sandbox } from './sandbox.ts'
 import type { Supervisor } from './supervisor.ts'
 
 const heartbeatMs = 5_000
+const PERMISSIONS = '/permissions/'
 const entriesPerWrite = 200
 
 const STATUS: Partial<Record<ErrorCode, number>> = {
@@ -119,6 +120,11 @@ const answerBound = async (
     case 'GET /logs':
       return send(response, 200, { lines: supervisor.log.tail(cursor(url.searchParams.get('tail') ?? '200')) })
     default:
+      if (request.method === 'POST' && url.pathname.startsWith(PERMISSIONS)) {
+        const id = url.pathname.slice(PERMISSIONS.length)
+        await supervisor.replyPermission(id, asPermissionAnswer(await parsed(request)).decision)
+        return send(response, 200, {})
+      }
       throw new AppError('not_found', `${request.method} ${url.pathname} is not known here`)
   }
 }

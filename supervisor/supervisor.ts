@@ -1,4 +1,5 @@
 import { errorText } from '../domain/errors.ts'
+import { ALLOW_ALL, type PermissionDecision, type PermissionPolicy } from '../domain/permission.ts'
 import type { BindReply, BindRequest, Health, SupervisorConfig, TurnRequest } from '../domain/supervisor-protocol.ts'
 import type { TurnReply } from '../domain/turn.ts'
 import { createBinding, refused } from './binding.ts'
@@ -9,6 +10,7 @@ import type { Journal } from './journal.ts'
 import type { Log } from './log.ts'
 import { type Parts, createHarness, createParts } from './parts.ts'
 import { withModelName } from './reply.ts'
+import { type Permissions, createPermissions } from './permissions.ts'
 import { createRestarter } from './restarter.ts'
 import { type Conversation, type Turns, closeLostTurns, createTurns } from './turns.ts'
 import { BootError } from './workspace.ts'
@@ -31,6 +33,8 @@ export type Supervisor = {
   /** @throws AppError `conflict` */
   startTurn: (request: TurnRequest) => void
   interrupt: (turnId: string | undefined) => Promise<void>
+  /** Answers a question of the harness. @throws AppError `not_found`, `conflict` */
+  replyPermission: (id: string, decision: PermissionDecision) => Promise<void>
   messages: () => Promise<TurnReply[]>
   /** Told of each change of state and phase, after it. @returns ends that */
   onChange: (listener: () => void) => () => void
@@ -50,7 +54,7 @@ export type SupervisorOptions = {
 
 const exitText = ({ code, signal }: HarnessExit): string => `the harness ended: code ${code}, signal ${signal}`
 
-type Bound = { turns: Turns; conversation: Conversation }
+type Bound = { turns: Turns; permissions: Permissions; conversation: Conversation }
 
 /** The harness with everything that holds it: what it says goes to the bound session, and when it dies it is started again. */
 const createHeldHarness = async (config: SupervisorConfig, parts: Parts, onDead: () => void) => {
@@ -69,7 +73,13 @@ const createHeldHarness = async (config: SupervisorConfig, parts: Parts, onDead:
     journal.append({ type: 'harness_exited', turn_id: bound.turns.running(), ...exit })
     restarter.died()
   }
-  const harness = await createHarness(config.harness, parts, { onEvent: (event) => bound?.turns.hear(event), onExit })
+  const harness = await createHarness(config.harness, parts, {
+    onEvent: (event) => bound?.turns.hear(event),
+    // A conversation of nobody may do what it likes: it does nothing.
+    onPermission: (_conversation, request) =>
+      bound === null ? void harness.reply(request.id, 'allow') : bound.permissions.ask(request),
+    onExit,
+  })
   const restarter = createRestarter({
     async start() {
       await marks.endHarness()
@@ -85,9 +95,12 @@ const createHeldHarness = async (config: SupervisorConfig, parts: Parts, onDead:
   return {
     harness,
     bound: () => bound,
-    give(conversation: Conversation): void {
+    give(conversation: Conversation, policy: PermissionPolicy): void {
+      const running = (): string | null => bound?.turns.running() ?? null
+      const permissions = createPermissions({ journal, harness, policy, running, log: log.write })
       const deps = { ...parts, harness, harnessRuns: restarter.needed, killHarness, log: log.write }
-      bound = { conversation, turns: createTurns(conversation, deps) }
+      const turns = createTurns(conversation, { ...deps, endQuestions: permissions.endTurn })
+      bound = { conversation, permissions, turns }
     },
     health: (): Health['harness'] => ({
       id: config.harness.id,
@@ -120,8 +133,8 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
     ...parts,
     harness,
     spare: () => spare,
-    onBound: ({ prompt, model, history }, id) =>
-      held.give({ id, system: prompt, model, history: createHistory(history) }),
+    onBound: ({ model, history, permissions = ALLOW_ALL }, id) =>
+      held.give({ id, model, history: createHistory(history) }, permissions),
   })
   const needBound = (): Bound => {
     const bound = held.bound()
@@ -147,6 +160,7 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
     bind: async (request) => binding.bind(request),
     startTurn: (request) => needBound().turns.start(request),
     interrupt: (turnId) => needBound().turns.interrupt(turnId),
+    replyPermission: (id, decision) => needBound().permissions.reply(id, decision),
     async messages() {
       const { conversation } = needBound()
       const thread = await harness.messages(conversation.id)
@@ -160,6 +174,7 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
       await Promise.all([
         held.stop().catch((error: unknown) => log.write(`stop: ${errorText(error)}`)),
         loopback.close(),
+        parts.mcpRelay.close(),
       ])
       journal.close()
     },

@@ -10,7 +10,6 @@ import { conversationOf, messageOf, withModelNameInEvent } from './reply.ts'
 /** What a bind has settled for all turns. */
 export type Conversation = {
   id: string
-  system: string | null
   model: string
   history: History
 }
@@ -31,6 +30,8 @@ export type TurnsDeps = {
   harness: Harness
   /** Resolves when the harness runs; rejects when it cannot be started. */
   harnessRuns(): Promise<void>
+  /** Nobody waits for the answers of its questions any more. */
+  endQuestions(): void
   /** Ends a harness that does not obey. */
   killHarness(): Promise<void>
   log(line: string): void
@@ -92,12 +93,12 @@ export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns 
       await deps.harnessRuns()
       await conversation.history.tell(harness, conversation.id)
       if (!turn.cancelled) {
-        const { error } = await harness.prompt(conversation.id, { parts: request.parts, system: conversation.system })
-        outcome.harnessError = error
+        outcome.harnessError = (await harness.prompt(conversation.id, request.parts)).error
       }
     } catch (error) {
       outcome.gone = errorText(error)
     }
+    deps.endQuestions()
     running = null
     journal.append({ type: 'turn_finished', turn_id: turn.id, result: resultOf(outcome) })
   }

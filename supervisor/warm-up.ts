@@ -1,7 +1,6 @@
 /** The throwaway turn that makes a started harness a warm one, and the answers of the model it is given: no model is needed for it. */
 
 export const WARM_UP_PROMPT = 'Run the shell command `true` once, then say that you are ready.'
-export const WARM_UP_SYSTEM = 'You are a coding agent.'
 
 type Tool = { function?: { name?: string; parameters?: { properties?: Record<string, unknown>; required?: string[] } } }
 export type ChatRequest = {

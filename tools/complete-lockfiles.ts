@@ -8,7 +8,7 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 
-export const LOCKED_FOLDERS = ['.', 'harness/opencode']
+export const LOCKED_FOLDERS = ['.', 'harness/opencode', 'supervisor']
 
 type Entry = {
   version?: string

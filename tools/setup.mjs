@@ -1,9 +1,10 @@
 /**
- * Installs what is missing: the packages of this project and of each harness, and the Temporal CLI. Runs before `npm start`, `npm test` and
+ * Installs what is missing: the packages of this project, of the supervisor and of opencode, and the Temporal CLI. (Other harnesses are installed when the
+ * first sandbox needs them, or by `node tools/harness.ts <id>`.) Runs before `npm start`, `npm test` and
  * others; silent and quick when nothing is missing. Plain JavaScript for Node ≥ 20, without a dependency.
  */
 import { spawn } from 'node:child_process'
-import { readdir, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { fetchTemporalCli, findTemporalCli } from './temporal.mjs'
@@ -33,14 +34,9 @@ const isInstalled = async (folder) => {
 }
 
 const foldersWithLock = async () => {
-  const folders = [root]
-  for (const parent of ['harness', path.join('bench', 'harness')]) {
-    const entries = await readdir(path.join(root, parent), { withFileTypes: true }).catch(() => [])
-    for (const entry of entries) {
-      const folder = path.join(root, parent, entry.name)
-      if (entry.isDirectory() && (await readJson(folder, 'package-lock.json')) !== null) folders.push(folder)
-    }
-  }
+  const folders = []
+  for (const name of ['.', 'supervisor', path.join('harness', 'opencode')])
+    if ((await readJson(root, name, 'package-lock.json')) !== null) folders.push(path.join(root, name))
   return folders
 }
 

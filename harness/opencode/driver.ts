@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { errorText } from '../../domain/errors.ts'
+import type { McpServer } from '../../domain/mcp.ts'
 import type { MessagePart, TurnReply } from '../../domain/turn.ts'
 import {
   type Harness,
@@ -8,9 +9,11 @@ import {
   type HarnessEvent,
   type HarnessExit,
   HarnessGone,
+  type SessionSettings,
 } from '../../supervisor/harness.ts'
 import { type Client, OpencodeRefused, createClient } from './client.ts'
-import { type ServerProcess, exitText, spawnServer } from './process.ts'
+import { askedBy, replyOf, rulesetOf } from './permissions.ts'
+import { type ServerProcess, spawnServer } from './process.ts'
 import { PROVIDER } from './settings.ts'
 import { type TurnWatch, createTurnWatch, failureText } from './turn-watch.ts'
 
@@ -51,7 +54,7 @@ const untilAnswers = async ({ client, process }: Running): Promise<void> => {
     if (healthy) return
     ended = await Promise.race([process.exited.then(() => true), sleep(probePauseMs, false)])
   }
-  throw new HarnessGone(exitText(await process.exited))
+  throw new HarnessGone(process.exitText(await process.exited))
 }
 
 /** Hears the bus for as long as the process lives; resolves when it does for the first time. */
@@ -77,6 +80,8 @@ type Api = {
   running(): Running
   /** The watches of the turns that run. */
   watches: Set<TurnWatch>
+  /** By conversation; `ready`: opencode has taken them. */
+  bound: Map<string, { settings: SessionSettings; ready: Promise<void> }>
   modelID: string
   log(line: string): void
 }
@@ -84,7 +89,7 @@ type Api = {
 /** A server that drops a connection without ending is of no use any more: its turns cannot be told apart from lost ones. */
 const endOf = async ({ process }: Running): Promise<HarnessGone> => {
   await process.stop()
-  return new HarnessGone(exitText(await process.exited))
+  return new HarnessGone(process.exitText(await process.exited))
 }
 
 const abort = (client: Client, conversation: string): Promise<void> =>
@@ -115,6 +120,32 @@ const runTurn = async (api: Api, conversation: string, body: object): Promise<{ 
   }
 }
 
+const mcpConfig = (server: McpServer): object =>
+  server.transport === 'http'
+    ? { type: 'remote', url: server.url, headers: server.headers ?? {}, enabled: true, oauth: false }
+    : { type: 'local', command: [server.command, ...(server.args ?? [])], environment: server.env ?? {}, enabled: true }
+
+/** A server that does not answer is no reason for a session not to work. */
+const addServers = async ({ running, log }: Api, servers: McpServer[]): Promise<void> => {
+  for (const server of servers) {
+    const body = { name: server.name, config: mcpConfig(server) }
+    await running()
+      .client.call<Record<string, { status?: string; error?: string }>>({ method: 'POST', path: '/mcp', body })
+      .then((status) => {
+        const { status: state, error } = status[server.name] ?? {}
+        if (state !== 'connected') log(`MCP server ${server.name}: ${state} ${error ?? ''}`)
+      })
+      .catch((error: unknown) => log(`MCP server ${server.name}: ${errorText(error)}`))
+  }
+}
+
+const applySettings = async (api: Api, conversation: string, { mcp, permissions }: SessionSettings): Promise<void> => {
+  const permission = rulesetOf(permissions)
+  if (permission.length > 0)
+    await api.running().client.call({ method: 'PATCH', path: `/session/${conversation}`, body: { permission } })
+  await addServers(api, mcp)
+}
+
 const conversations = (api: Api): Omit<Harness, 'start' | 'pid' | 'stop'> => {
   const model = { providerID: PROVIDER, modelID: api.modelID }
   const client = (): Client => api.running().client
@@ -124,12 +155,31 @@ const conversations = (api: Api): Omit<Harness, 'start' | 'pid' | 'stop'> => {
       const body = { title: 'Session' }
       return (await client().call<{ id: string }>({ method: 'POST', path: '/session', body })).id
     },
+    async bind(conversation, settings) {
+      const ready = applySettings(api, conversation, settings)
+      // Who prompts hears of it.
+      ready.catch(() => undefined)
+      api.bound.set(conversation, { settings, ready })
+    },
+    async reply(id, decision) {
+      const body = replyOf(decision)
+      await client()
+        .call({ method: 'POST', path: `/permission/${id}/reply`, body })
+        .catch((error: unknown) => {
+          // The question is over: its turn was aborted.
+          if (!(error instanceof OpencodeRefused)) throw error
+        })
+    },
     async tell(conversation, text) {
       const body = { model, noReply: true, parts: [{ type: 'text', text }] }
       await client().call({ method: 'POST', path: `/session/${conversation}/message`, body })
     },
-    prompt: (conversation, { parts, system }) =>
-      runTurn(api, conversation, { model, parts, ...(system === null ? {} : { system }) }),
+    async prompt(conversation, parts) {
+      const { settings, ready } = api.bound.get(conversation) ?? {}
+      await ready
+      const system = settings?.system ?? null
+      return runTurn(api, conversation, { model, parts, ...(system === null ? {} : { system }) })
+    },
     cancel: async (conversation) => abort(client(), conversation),
     messages: async (conversation) => client().call({ method: 'GET', path: `/session/${conversation}/message` }),
     close: async (conversation) => client().call({ method: 'DELETE', path: `/session/${conversation}` }),
@@ -153,12 +203,17 @@ export const createOpencode = (context: HarnessContext): Harness => {
     return running
   }
 
+  const api: Api = { running: current, watches, bound: new Map(), modelID: context.gateway.model, log }
+
   const onEvent = (own: Running, event: HarnessEvent): void => {
-    /** Both are settled by the settings; a plug-in of the repository may ask all the same, and nobody would answer. */
+    /** It is settled by the settings; a plug-in of the repository may ask all the same, and nobody would answer. */
     const answer = (path: string, body: object): void =>
       void own.client.call({ method: 'POST', path, body }).catch((error: unknown) => log(errorText(error)))
     const request = String(event.properties['id'])
-    if (event.type === 'permission.asked') answer(`/permission/${request}/reply`, { reply: 'once' })
+    const asked = askedBy(event)
+    if (asked !== null) context.onPermission(asked.conversation, asked.request)
+    // They are told by the supervisor, for every harness in the same form.
+    if (event.type.startsWith('permission.')) return
     if (event.type === 'question.asked') answer(`/question/${request}/reject`, {})
     context.onEvent(event)
     for (const watch of watches) watch.hear(event)
@@ -184,19 +239,21 @@ export const createOpencode = (context: HarnessContext): Harness => {
     await listen(own, (event) => onEvent(own, event), log)
     for (const conversation of used) await closeCutOffTools(own.client, conversation)
     running = own
+    for (const { settings } of api.bound.values()) await addServers(api, settings.mcp)
   }
 
-  const api = conversations({ running: current, watches, modelID: context.gateway.model, log })
+  const calls = conversations(api)
   return {
-    ...api,
+    ...calls,
     async open() {
-      const conversation = await api.open()
+      const conversation = await calls.open()
       used.add(conversation)
       return conversation
     },
     async close(conversation) {
-      await api.close(conversation)
+      await calls.close(conversation)
       used.delete(conversation)
+      api.bound.delete(conversation)
     },
     start,
     pid: () => running?.process.pid ?? null,

@@ -9,7 +9,7 @@ import type { Harness, HarnessContext, HarnessManifest } from '../../../supervis
  */
 
 type Message = { role: 'system' | 'user' | 'assistant'; content: string }
-type Chat = { history: Message[]; thread: TurnReply[]; abort: AbortController | null }
+type Chat = { history: Message[]; thread: TurnReply[]; abort: AbortController | null; system: string | null }
 
 const textOf = (parts: MessagePart[]): string =>
   parts.map((part) => (typeof part['text'] === 'string' ? part['text'] : '')).join('\n')
@@ -65,8 +65,9 @@ const createChats = (context: HarnessContext) => {
 const create = (context: HarnessContext): Harness => {
   const { chats, chat, say, addMessage } = createChats(context)
 
-  const prompt: Harness['prompt'] = async (conversation, { parts, system }) => {
+  const prompt: Harness['prompt'] = async (conversation, parts) => {
     const own = chat(conversation)
+    const { system } = own
     const abort = (own.abort = new AbortController())
     addMessage(conversation, 'user', parts)
     own.history.push({ role: 'user', content: textOf(parts) })
@@ -106,9 +107,14 @@ const create = (context: HarnessContext): Harness => {
     pid: () => null,
     open() {
       const conversation = id('ses')
-      chats.set(conversation, { history: [], thread: [], abort: null })
+      chats.set(conversation, { history: [], thread: [], abort: null, system: null })
       return Promise.resolve(conversation)
     },
+    bind(conversation, { system }) {
+      chat(conversation).system = system
+      return Promise.resolve()
+    },
+    reply: () => Promise.resolve(),
     tell(conversation, text) {
       chat(conversation).history.push({ role: 'user', content: text })
       return Promise.resolve()

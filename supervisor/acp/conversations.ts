@@ -1,0 +1,142 @@
+import { randomUUID } from 'node:crypto'
+import { errorText } from '../../domain/errors.ts'
+import { allowsAll } from '../../domain/permission.ts'
+import type { TurnReply } from '../../domain/turn.ts'
+import { type HarnessContext, HarnessGone, type SessionSettings } from '../harness.ts'
+import type { AcpAgent } from './agent.ts'
+import type { Connection } from './connection.ts'
+import { openSessionNames } from './session-names.ts'
+import { type Sessions, createSessions, needsOwnSession } from './sessions.ts'
+import { type Thread, createThread } from './thread.ts'
+import { refusalText } from './turn.ts'
+
+export type Conversation = {
+  id: string
+  /** The agent's session, once there is one. */
+  session: string | null
+  settings: SessionSettings | null
+  /** The agent has it in its files. */
+  used: boolean
+  thread: Thread
+  /** Told to the agent with the next message, and to nobody else. */
+  preamble: string[]
+  /** Until then the session is being opened; rejects when it could not be. */
+  ready: Promise<void>
+  turn: { cancelled: boolean; denied: boolean } | null
+  /** The agent is telling what it has of it. */
+  loading: boolean
+}
+
+/** The conversations, and which of the agent's sessions they are. */
+export type Conversations = {
+  get(id: string): Conversation
+  ofSession(session: string): Conversation | undefined
+  open(): Promise<string>
+  bind(id: string, settings: SessionSettings): void
+  /** After a restart: what the agent has in its files goes on, what it has not begins anew. */
+  restore(): Promise<void>
+  close(id: string): Promise<void>
+}
+
+const retold = (messages: TurnReply[]): string =>
+  [
+    'The conversation so far. The program that had it ended before it could keep it.',
+    ...messages.map(({ info, parts }) => {
+      const said = parts.flatMap(({ text }) => (typeof text === 'string' ? [text] : [])).join('\n')
+      return `<${String(info['role'])}>\n${said}\n</${String(info['role'])}>`
+    }),
+  ].join('\n\n')
+
+export type ConversationsDeps = { agent: AcpAgent; context: HarnessContext; connection: () => Connection }
+
+/** A conversation's session, opened or taken up. */
+const createOpening = ({ context }: ConversationsDeps, sessions: Sessions) => {
+  const names = openSessionNames(context.home)
+
+  const open = async (own: Conversation): Promise<void> => {
+    own.session = await sessions.open(own.settings)
+    names.set(own.id, own.session)
+    if (own.settings?.system != null && sessions.tellsPrompt()) own.preamble.unshift(own.settings.system)
+  }
+  return {
+    names,
+    open,
+    async load(own: Conversation, session: string): Promise<void> {
+      own.loading = true
+      own.session = session
+      try {
+        await sessions.load(session, own.settings)
+      } catch (error) {
+        if (error instanceof HarnessGone) throw error
+        context.log(`the session ${session} cannot be loaded, another one is opened: ${refusalText(error)}`)
+        own.loading = false
+        if (!own.thread.isEmpty()) own.preamble.unshift(retold(own.thread.messages()))
+        await open(own)
+      } finally {
+        own.loading = false
+      }
+    },
+    /** Does not wait; the next prompt does. */
+    inBackground(own: Conversation, work: Promise<void>): void {
+      own.ready = work
+      work.catch((error: unknown) => context.log(`session of ${own.id}: ${errorText(error)}`))
+    },
+  }
+}
+
+export const createConversations = (deps: ConversationsDeps): Conversations => {
+  const { agent, context, connection } = deps
+  const all = new Map<string, Conversation>()
+  const sessions = createSessions({ agent, home: context.home, workspace: context.workspace, connection })
+  const { names, open, load, inBackground } = createOpening(deps, sessions)
+
+  const make = (id: string): Conversation => {
+    const thread = createThread({ sessionID: id, model: context.gateway.model, onEvent: context.onEvent })
+    const state = { session: null, settings: null, used: false, preamble: [], turn: null, loading: false }
+    const made: Conversation = { id, thread, ready: Promise.resolve(), ...state }
+    all.set(id, made)
+    return made
+  }
+  const get = (id: string): Conversation => {
+    const found = all.get(id)
+    if (found === undefined) throw new Error(`no conversation ${id}`)
+    return found
+  }
+  return {
+    get,
+    ofSession: (session) => [...all.values()].find((each) => each.session === session),
+    async open() {
+      const own = make(`ses_${randomUUID().replaceAll('-', '')}`)
+      await open(own)
+      return own.id
+    },
+    bind(id, settings) {
+      const own = all.get(id) ?? make(id)
+      own.settings = settings
+      const earlier = own.session === null ? names.get(id) : undefined
+      own.used = earlier !== undefined
+      if (earlier !== undefined) return inBackground(own, load(own, earlier))
+      const spare = own.session
+      if (spare !== null && !needsOwnSession(settings)) {
+        if (!allowsAll(settings.permissions)) inBackground(own, sessions.setMode(spare, settings))
+        return
+      }
+      inBackground(own, open(own))
+      // It is of no use any more; that nobody could be told so is no harm.
+      if (spare !== null) void own.ready.then(() => sessions.forget(spare)).catch(() => undefined)
+    },
+    async restore() {
+      for (const own of all.values()) {
+        const { session, used } = own
+        inBackground(own, used && session !== null ? load(own, session) : open(own))
+        await own.ready.catch(() => undefined)
+      }
+    },
+    async close(id) {
+      const { session } = get(id)
+      all.delete(id)
+      names.delete(id)
+      if (session !== null) await sessions.forget(session)
+    },
+  }
+}

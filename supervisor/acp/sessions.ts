@@ -1,0 +1,79 @@
+import type * as acp from '@agentclientprotocol/sdk/unstable'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import type { McpServer } from '../../domain/mcp.ts'
+import { allowsAll } from '../../domain/permission.ts'
+import type { SessionSettings } from '../harness.ts'
+import type { AcpAgent } from './agent.ts'
+import type { Connection } from './connection.ts'
+
+/** The agent's own sessions, with the settings of ours. */
+export type Sessions = {
+  /** @returns its id */
+  open(settings: SessionSettings | null): Promise<string>
+  /** Takes up one of an earlier process. The agent tells it again, as updates, before this resolves. */
+  load(session: string, settings: SessionSettings | null): Promise<void>
+  /** Whether it asks. */
+  setMode(session: string, settings: SessionSettings | null): Promise<void>
+  forget(session: string): Promise<void>
+  /** Whether its system prompt goes before the first message, because the agent has no other place for it. */
+  tellsPrompt(): boolean
+}
+
+/** Whether a session that was opened without settings cannot get them any more. */
+export const needsOwnSession = ({ system, mcp }: SessionSettings): boolean => system !== null || mcp.length > 0
+
+const pairs = (record: Record<string, string> = {}): { name: string; value: string }[] =>
+  Object.entries(record).map(([name, value]) => ({ name, value }))
+
+const serverOf = (server: McpServer): acp.McpServer =>
+  server.transport === 'http'
+    ? { type: 'http', name: server.name, url: server.url, headers: pairs(server.headers) }
+    : { name: server.name, command: server.command, args: server.args ?? [], env: pairs(server.env) }
+
+type Place = { agent: AcpAgent; home: string; workspace: string; connection: () => Connection }
+
+export const createSessions = ({ agent, home, workspace, connection }: Place): Sessions => {
+  const takesPrompt = (): boolean => connection().capabilities.sessionCapabilities?.systemPrompt != null
+
+  const writeInstructions = (system: string | null): void => {
+    if (agent.instructionsFile === undefined || takesPrompt()) return
+    const file = path.join(home, agent.instructionsFile)
+    mkdirSync(path.dirname(file), { recursive: true })
+    writeFileSync(file, system ?? '', { mode: 0o600 })
+  }
+  const params = (settings: SessionSettings | null): acp.NewSessionRequest => ({
+    cwd: workspace,
+    mcpServers: (settings?.mcp ?? []).map(serverOf),
+    ...(settings?.system != null && takesPrompt()
+      ? { systemPrompt: { mode: 'append' as const, content: [{ type: 'text' as const, text: settings.system }] } }
+      : {}),
+    ...(agent.sessionMeta === undefined ? {} : { _meta: agent.sessionMeta }),
+  })
+  const setMode = async (sessionId: string, settings: SessionSettings | null): Promise<void> => {
+    if (agent.modes === undefined) return
+    const asks = settings !== null && !allowsAll(settings.permissions)
+    const modeId = asks ? agent.modes.asking : agent.modes.unattended
+    await connection().call((agent) => agent.request('session/set_mode', { sessionId, modeId }))
+  }
+  return {
+    async open(settings) {
+      writeInstructions(settings?.system ?? null)
+      const { sessionId } = await connection().call((agent) => agent.request('session/new', params(settings)))
+      await setMode(sessionId, settings)
+      return sessionId
+    },
+    async load(sessionId, settings) {
+      writeInstructions(settings?.system ?? null)
+      await connection().call((agent) => agent.request('session/load', { sessionId, ...params(settings) }))
+      await setMode(sessionId, settings)
+    },
+    setMode,
+    async forget(sessionId) {
+      const { delete: canDelete, close: canClose } = connection().capabilities.sessionCapabilities ?? {}
+      if (canDelete != null) await connection().call((agent) => agent.request('session/delete', { sessionId }))
+      else if (canClose != null) await connection().call((agent) => agent.request('session/close', { sessionId }))
+    },
+    tellsPrompt: () => !takesPrompt() && agent.instructionsFile === undefined,
+  }
+}

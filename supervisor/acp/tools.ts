@@ -1,0 +1,110 @@
+import type * as acp from '@agentclientprotocol/sdk/unstable'
+import type { PermissionKind } from '../../domain/permission.ts'
+import type { MessagePart } from '../../domain/turn.ts'
+
+/** More of an output is for the model, not for a reader. */
+const outputCharsMax = 200_000
+
+/** A tool call of the agent, as far as it has been told. */
+export type ToolCall = {
+  name: string
+  kind: acp.ToolKind
+  title: string
+  status: acp.ToolCallStatus
+  input: unknown
+  content: acp.ToolCallContent[]
+  rawOutput: unknown
+  /** What its terminal said: some agents tell that, and no output. */
+  terminal: string
+  start: number
+  end: number | null
+}
+
+type Fields = Record<string, unknown>
+
+const fieldsOf = (value: unknown): Fields =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Fields) : {}
+const textAt = (from: unknown, ...keys: string[]): string | undefined => {
+  const value = keys.reduce<unknown>((at, key) => fieldsOf(at)[key], from)
+  return typeof value === 'string' ? value : undefined
+}
+
+const isEmpty = (value: unknown): boolean => Object.keys(fieldsOf(value)).length === 0
+
+export const newCall = (): ToolCall => ({
+  name: '',
+  kind: 'other',
+  title: '',
+  status: 'pending',
+  input: {},
+  content: [],
+  rawOutput: undefined,
+  terminal: '',
+  start: Date.now(),
+  end: null,
+})
+
+/** Adds what an update tells. What it leaves out is as before. */
+export const updateCall = (call: ToolCall, update: acp.ToolCallUpdate): void => {
+  const { kind, title, status, content, rawInput, rawOutput, _meta: meta } = update
+  call.name =
+    update.name ?? textAt(meta, 'claudeCode', 'toolName') ?? textAt(meta, 'toolName') ?? (call.name || kind || 'tool')
+  call.kind = kind ?? call.kind
+  call.title = title ?? call.title
+  call.status = status ?? call.status
+  call.content = content ?? call.content
+  if (!isEmpty(rawInput)) call.input = rawInput
+  call.rawOutput = rawOutput ?? call.rawOutput
+  call.terminal += textAt(meta, 'terminal_output_delta', 'data') ?? ''
+  call.terminal = textAt(meta, 'terminal_output', 'data') ?? call.terminal
+  if (call.status === 'completed' || call.status === 'failed') call.end ??= Date.now()
+}
+
+const shortened = (text: string): string =>
+  text.length <= outputCharsMax ? text : `${text.slice(0, outputCharsMax)}\n… (${text.length} characters in all)`
+
+const contentText = (content: acp.ToolCallContent[]): string =>
+  content
+    .flatMap((each) => (each.type === 'content' && each.content.type === 'text' ? [each.content.text] : []))
+    .join('\n')
+
+/** Some show it as a block of code. */
+const unfenced = (text: string): string => /^```\w*\n([\s\S]*?)\n?```$/.exec(text.trim())?.[1] ?? text
+
+/** What it gave back: as it is, where the agent tells that, else as it shows it. */
+const outputOf = ({ rawOutput, content, terminal }: ToolCall): string => {
+  const raw =
+    typeof rawOutput === 'string'
+      ? rawOutput
+      : (textAt(rawOutput, 'output') ?? textAt(rawOutput, 'formatted_output') ?? textAt(rawOutput, 'text'))
+  return shortened(raw ?? (terminal || unfenced(contentText(content))))
+}
+
+const diffsOf = (content: acp.ToolCallContent[]): object => {
+  const diffs = content.flatMap((each) =>
+    each.type === 'diff'
+      ? [{ path: each.path, old_text: shortened(each.oldText ?? ''), new_text: shortened(each.newText) }]
+      : [],
+  )
+  return diffs.length === 0 ? {} : { diffs }
+}
+
+/** The call as `state` of a tool part: https://opencode.ai/docs/sdk. */
+export const stateOf = (call: ToolCall): MessagePart['state'] => {
+  const { status, input, title, start, end } = call
+  if (status === 'completed')
+    return { status, input, output: outputOf(call), title, metadata: diffsOf(call.content), time: { start, end } }
+  if (status === 'failed')
+    return { status: 'error', input, error: outputOf(call) || 'It failed.', time: { start, end } }
+  return { status: status === 'pending' ? 'pending' : 'running', input, title, time: { start } }
+}
+
+const KINDS: Partial<Record<acp.ToolKind, PermissionKind>> = {
+  execute: 'execute',
+  edit: 'edit',
+  delete: 'edit',
+  move: 'edit',
+  fetch: 'fetch',
+}
+
+export const permissionKindOf = (kind: acp.ToolKind): PermissionKind => KINDS[kind] ?? 'other'
