@@ -2,6 +2,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { onNpmEnded } from '../tools/dev/npm.ts'
 import { type Bench, createBench, type Scenario } from './bench.ts'
 import { type Machine, machineFacts, type Results } from './machine.ts'
 import type { Servers } from './platform.ts'
@@ -53,14 +54,19 @@ const measure = async (
   return { figures, machine: await machineFacts(bench) }
 }
 
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
 const main = async (all: Scenario[], open: () => Promise<Servers>): Promise<void> => {
   const given = options(all)
   const interrupted = new AbortController()
-  for (const name of ['SIGINT', 'SIGTERM'] as const)
-    process.once(name, () => {
-      console.log('Ending; everything is cleaned up …')
-      interrupted.abort(new Error('interrupted'))
-    })
+  const end = (): void => {
+    console.log('Ending; everything is cleaned up …')
+    // Whoever asks again does not want to wait: what watches over the processes ends them then.
+    for (const name of SIGNALS) process.off(name, end)
+    interrupted.abort(new Error('interrupted'))
+  }
+  for (const name of SIGNALS) process.on(name, end)
+  onNpmEnded(() => interrupted.signal.aborted || end())
   const startedAt = new Date().toISOString()
   const { figures, machine } = await measure(given, open, interrupted.signal)
   const rounded = figures.map((figure) => ({

@@ -3,9 +3,11 @@ import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { watchOver } from '../test/servers.ts'
 import { demoRepository } from '../tools/dev/demo-repository.ts'
 import { freePort } from '../tools/dev/ports.ts'
 import { type RunningPostgres, startPostgres } from '../tools/dev/postgres.ts'
+import type { ProcessRecord } from '../tools/dev/process.ts'
 import { removeSandboxes } from '../tools/dev/sandboxes.ts'
 import { runToEnd, type Service, startService } from '../tools/dev/service.ts'
 import { type RunningTemporal, startTemporal } from '../tools/dev/temporal.ts'
@@ -32,6 +34,8 @@ export type Servers = AsyncDisposable & {
   postgres: RunningPostgres
   temporal: RunningTemporal
   model: BenchModel
+  /** Has a process end with this one, however this one ends. */
+  watch(record: ProcessRecord): void
   /** Starts two APIs and a worker with these settings beside the common ones. */
   start(settings: Record<string, string>): Promise<Processes>
 }
@@ -85,11 +89,13 @@ const partOf = async (kind: 'api' | 'worker', name: string, env: Record<string, 
   }
 }
 
-const startProcesses = async (env: Record<string, string>): Promise<Processes> => {
+const startProcesses = async (env: Record<string, string>, onSpawn: Servers['watch']): Promise<Processes> => {
   const first = await partOf('api', 'api-1', env)
   const second = await partOf('api', 'api-2', env)
   const worker = await partOf('worker', 'worker', env)
-  const started = await Promise.allSettled([first, second, worker].map(({ service }) => startService(service)))
+  const started = await Promise.allSettled(
+    [first, second, worker].map(({ service }) => startService({ ...service, onSpawn })),
+  )
   const running = started.flatMap((part) => (part.status === 'fulfilled' ? [part.value] : []))
   const stop = async (): Promise<void> => void (await Promise.all(running.map((part) => part.stop())))
   for (const part of started) {
@@ -134,10 +140,12 @@ export const startServers = async (): Promise<Servers> => {
   const dir = await mkdtemp(path.join(os.tmpdir(), 'lap-bench-'))
   cleanup.defer(() => rm(dir, { recursive: true, force: true, maxRetries: 5 }))
   await chmod(dir, 0o755)
+  const watch = await watchOver([], dir)
   const model = cleanup.use(await startModel())
-  const postgres = await startPostgres({ dir: path.join(dir, 'postgres') })
+  const postgres = await startPostgres({ dir: path.join(dir, 'postgres'), onSpawn: watch })
   cleanup.defer(() => postgres.stop())
-  const temporal = await startTemporal({ dbFile: path.join(dir, 'temporal.db'), uiPort: null, namespaces: ['lap'] })
+  const dbFile = path.join(dir, 'temporal.db')
+  const temporal = await startTemporal({ dbFile, uiPort: null, namespaces: ['lap'], onSpawn: watch })
   cleanup.defer(() => temporal.stop())
   const sandboxDir = path.join(dir, 'sandboxes')
   cleanup.defer(() => removeSandboxes(sandboxDir))
@@ -150,7 +158,8 @@ export const startServers = async (): Promise<Servers> => {
     postgres,
     temporal,
     model,
-    start: (settings) => startProcesses({ ...env, ...settings }),
+    watch,
+    start: (settings) => startProcesses({ ...env, ...settings }, watch),
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   }
 }

@@ -2,6 +2,7 @@
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { AlreadyRunning, takeLock } from '../tools/dev/lock.ts'
+import { onNpmEnded } from '../tools/dev/npm.ts'
 import { assertPortIsFree, readSettings } from '../tools/dev/settings.ts'
 import { type Stack, startStack } from '../tools/dev/stack.ts'
 
@@ -10,13 +11,14 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 /** The first signal ends everything in order. */
 const end = new AbortController()
 const told = new Promise<void>((resolve) => {
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-    process.on(signal, () => {
-      if (end.signal.aborted) return
-      console.log('\nEnding everything, in order.\n')
-      end.abort(new Error('Ended before the start was complete.'))
-      resolve()
-    })
+  const tell = (): void => {
+    if (end.signal.aborted) return
+    console.log('\nEnding everything, in order.\n')
+    end.abort(new Error('Ended before the start was complete.'))
+    resolve()
+  }
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, tell)
+  onNpmEnded(tell)
 })
 
 const main = async (): Promise<void> => {

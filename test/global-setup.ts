@@ -3,6 +3,7 @@ import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { onNpmEnded } from '../tools/dev/npm.ts'
 import { startPostgres } from '../tools/dev/postgres.ts'
 import { startTemporal } from '../tools/dev/temporal.ts'
 import { type TestServers, setTestServers, watchOver } from './servers.ts'
@@ -23,18 +24,20 @@ const setup = async (): Promise<void> => {
   const dir = await mkdtemp(path.join(os.tmpdir(), 'lap-test-'))
   const removeDir = (): Promise<void> => rm(dir, { recursive: true, force: true })
   await chmod(dir, 0o755)
+  const onSpawn = await watchOver([], dir)
+  onNpmEnded(() => process.kill(process.pid, 'SIGTERM'))
   const [postgres, temporal] = await Promise.allSettled([
     startPostgres({
       dir: path.join(dir, 'postgres'),
       database: 'lap',
       settings: { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off', max_connections: '300' },
+      onSpawn,
     }),
-    startTemporal({ uiPort: null, namespaces: ['lap'] }),
+    startTemporal({ uiPort: null, namespaces: ['lap'], onSpawn }),
     bundleWorkflows(dir),
   ])
   const running = [postgres, temporal].flatMap((part) => (part.status === 'fulfilled' ? [part.value] : []))
   const servers: TestServers = {
-    records: running.map((part) => part.record),
     stop: async () => {
       await Promise.all(running.map((part) => part.stop()))
       await removeDir()
@@ -47,7 +50,6 @@ const setup = async (): Promise<void> => {
   }
   if (postgres.status !== 'fulfilled' || temporal.status !== 'fulfilled') return
   setTestServers(servers)
-  await watchOver([...servers.records], dir)
   process.env['TEST_DATABASE_URL'] = postgres.value.url
   process.env['TEST_TEMPORAL_ADDRESS'] = temporal.value.address
 }

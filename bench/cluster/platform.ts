@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { ensureSandboxesCrd } from '../../test/cluster/sandboxes-crd.ts'
+import { watchOver } from '../../test/servers.ts'
 import { startOwnCluster } from '../../tools/cluster/control-plane.ts'
 import { connectKube, readAccess } from '../../tools/cluster/kube.ts'
 import { FAST } from '../../tools/cluster/stages.ts'
@@ -11,10 +12,10 @@ import { type Servers, startServers } from '../platform.ts'
 
 const NAMESPACE = 'sandboxes'
 
-/** A process of `supervisors.ts`, which ends with this one. */
+/** A process of `supervisors.ts`, which ends with this one, and not by Ctrl-C: what is cleaned up needs it. */
 const standBehind = async (kubeconfig: string): Promise<Disposable> => {
   const file = path.join(import.meta.dirname, 'supervisors.ts')
-  const child = fork(file, [`--kubeconfig=${kubeconfig}`, `--namespace=${NAMESPACE}`])
+  const child = fork(file, [`--kubeconfig=${kubeconfig}`, `--namespace=${NAMESPACE}`], { detached: true })
   const ended = once(child, 'exit').then(() => Promise.reject(new Error('The supervisors of the fake pods ended')))
   await Promise.race([once(child, 'message'), ended])
   ended.catch(() => undefined)
@@ -35,6 +36,7 @@ export const startClusterServers = async (api: 'sandbox' | 'pod'): Promise<Serve
       nodes: 20,
       times: FAST,
       say: console.log,
+      onSpawn: await watchOver([], dir),
       defineKinds: ensureSandboxesCrd,
     }),
   )

@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util'
 import { startSandboxController } from '../../test/cluster/sandbox-controller.ts'
 import { startSupervisors } from '../../test/cluster/supervisors.ts'
 
+process.once('disconnect', () => process.exit())
 const { values } = parseArgs({
   options: { kubeconfig: { type: 'string', default: '' }, namespace: { type: 'string', default: '' } },
 })
@@ -10,4 +11,3 @@ const { kubeconfig, namespace } = values
 await startSupervisors({ kubeconfig, namespace })
 await startSandboxController({ kubeconfig, namespace })
 process.send?.('ready')
-process.once('disconnect', () => process.exit())

@@ -8,10 +8,11 @@ import { elapsed, type Figure, inTurn } from '../stats.ts'
 const STOP_TIMEOUT_MS = 10_000
 
 const run = async (bench: Bench): Promise<Figure[]> => {
-  const { postgres, temporal } = bench.servers
+  const { postgres, temporal, watch } = bench.servers
   const script = fileURLToPath(new URL('../floor/server.ts', import.meta.url))
   const { child, record, lastLines } = await startProcess(process.execPath, [script], {
     env: { DATABASE_URL: postgres.url, TEMPORAL_ADDRESS: temporal.address },
+    onSpawn: watch,
   })
   try {
     if (child.stdout === null) throw new Error('the floor has no output')

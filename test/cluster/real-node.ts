@@ -58,7 +58,7 @@ export const startRealCluster = async (): Promise<RealCluster> => {
   const kube = cleanup.use(connectKube(await readAccess(cluster.kubeconfig.admin)))
   const folder = fileURLToPath(makeRepository({ 'README.md': 'from the repository\n' }))
   cleanup.defer(() => rm(folder, { recursive: true }))
-  const onSpawn = await watchOver([], path.join(folder, 'none'))
+  const onSpawn = await watchOver([], folder, cluster.own.dir)
   const node = cleanup.use(await startNode({ clusterDir: cluster.own.dir, pause, images: [image], say, onSpawn }))
   const model = cleanup.use(await startScriptedModel(GATEWAY_KEY, node.address))
   const git = cleanup.use(await startGitServer(path.dirname(folder), node.address, onSpawn))
