@@ -15,6 +15,17 @@ export type MessagePart = { type: string; [key: string]: unknown }
 /** What a turn replies: the assistant's message in the shape of the harness API. */
 export type TurnReply = { info: Record<string, unknown>; parts: MessagePart[] }
 
-export type TurnUsage = { input_tokens: number; output_tokens: number; requests: number }
+/** What a turn has used of models, as far as the gateway has told it. */
+export type TurnUsage = {
+  /** All of it, also what was read from a cache. */
+  input_tokens: number
+  output_tokens: number
+  /** Of the input, what was read from a cache. */
+  cached_tokens: number
+  /** US dollars; null: the gateway told none. */
+  cost_usd: number | null
+  /** Requests to the gateway. */
+  requests: number
+}
 
 export const isTurnOver = (status: TurnStatus): boolean => status !== 'queued' && status !== 'running'

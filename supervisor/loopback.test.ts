@@ -45,22 +45,6 @@ const post = (to: Loopback, path: string, body: object, more: RequestInit = {}):
 const chat = (to: Loopback, body: object = {}, more?: RequestInit): Promise<Response> =>
   post(to, '/chat/completions', { model: 'lap', messages: [{ role: 'user', content: 'hi' }], ...body }, more)
 
-const shell = { type: 'function', function: { name: 'bash', parameters: { properties: { command: {} } } } }
-
-test('before bind it answers by itself: first a call of the shell tool, after its result a text, streamed or whole', async () => {
-  await using own = await loopback()
-  const first = await (await chat(own, { stream: true, tools: [shell] })).text()
-  expect(first).toContain('"name":"bash"')
-  expect(first).toContain('"finish_reason":"tool_calls"')
-  expect(first).toMatch(/data: \[DONE\]\n\n$/)
-  expect(own.warmedUp()).toBe(false)
-  const messages = [{ role: 'user' }, { role: 'assistant' }, { role: 'tool', content: '' }]
-  expect(await (await chat(own, { stream: true, tools: [shell], messages })).text()).toContain('"content":"Ready."')
-  expect(own.warmedUp()).toBe(true)
-  const whole = (await (await chat(own)).json()) as { choices: { message: { content: string } }[] }
-  expect(whole.choices[0]?.message.content).toBe('Ready.')
-})
-
 test('only the stub key opens it, and only calls of a model pass', async () => {
   await using gateway = await startGateway((response) => void response.end('{}'))
   await using own = await loopback()
@@ -175,34 +159,169 @@ test('a gateway that restarts is waited for; one that stays away is told as unre
   expect(traffic.unreachable).toContain('ECONNREFUSED')
 })
 
-test('the usage of a turn is that of all its requests, in the dialect of each', async () => {
-  const streams: Record<string, string[]> = {
-    '/v1/chat/completions': [
-      '{"choices":[]}',
-      '{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":1}}',
-      '[DONE]',
-    ],
-    '/v1/messages': [
-      '{"type":"message_start","message":{"usage":{"input_tokens":100,"output_tokens":1}}}',
-      '{"type":"message_delta","usage":{"output_tokens":20}}',
-    ],
-    '/v1/responses': ['{"type":"response.completed","response":{"usage":{"input_tokens":1000,"output_tokens":300}}}'],
+test('what the dialect says beside its request passes on, and when to come again passes back; no key of the harness does', async () => {
+  await using gateway = await startGateway((response) => {
+    response.writeHead(429, { 'content-type': 'application/json', 'retry-after': '7', 'x-internal': 'no' })
+    response.end('{"type":"error","error":{"type":"rate_limit_error","message":"slowly"}}')
+  })
+  await using own = await loopback()
+  own.connect({ base_url: gateway.url, api_key: 'real' }, 'm')
+  const reply = await post(
+    own,
+    '/messages?beta=true',
+    { model: 'lap' },
+    {
+      headers: { 'x-api-key': own.key, 'anthropic-version': '2023-06-01', 'anthropic-beta': 'a,b', 'x-app': 'cli' },
+    },
+  )
+  expect([reply.status, reply.headers.get('retry-after'), reply.headers.get('x-internal')]).toEqual([429, '7', null])
+  const { url, headers } = gateway.seen[0]!
+  expect({ url, ...headers }).toMatchObject({
+    url: '/v1/messages?beta=true',
+    authorization: 'Bearer real',
+    'anthropic-version': '2023-06-01',
+    'anthropic-beta': 'a,b',
+  })
+  expect(headers).not.toHaveProperty('x-app')
+  expect(JSON.stringify(headers)).not.toContain(own.key)
+})
+
+const openaiError = (message: string, type: string) => ({ error: { message, type } })
+const anthropicError = (message: string, type: string) => ({ type: 'error', error: { type, message } })
+
+test.each([
+  ['/chat/completions', '{"error":{"message":"own words","type":"x"}}', 400, openaiError('own words', 'x')],
+  ['/responses', '{"detail":"own words"}', 404, openaiError('own words', 'not_found_error')],
+  ['/chat/completions', '<html>Bad gateway</html>', 502, openaiError('<html>Bad gateway</html>', 'api_error')],
+  ['/chat/completions', '', 503, openaiError('the gateway answered 503', 'api_error')],
+  ['/messages', '{"type":"error","error":{"type":"x","message":"own words"}}', 400, anthropicError('own words', 'x')],
+  [
+    '/messages',
+    '{"error":{"message":"own words","type":"x"}}',
+    401,
+    anthropicError('own words', 'authentication_error'),
+  ],
+  ['/messages', '{"error":"own words"}', 529, anthropicError('own words', 'overloaded_error')],
+  ['/messages', 'upstream timed out', 504, anthropicError('upstream timed out', 'api_error')],
+])('an error comes in the form of the dialect: %s %s', async (path, body, status, expected) => {
+  await using gateway = await startGateway((response) => void response.writeHead(status).end(body))
+  await using own = await loopback()
+  own.connect({ base_url: gateway.url, api_key: 'real' }, 'm')
+  const reply = await post(own, path, { model: 'lap', stream: true })
+  expect(reply.status).toBe(status)
+  expect(await reply.json()).toMatchObject(expected)
+})
+
+test('what the loopback itself refuses has the form of the dialect, too', async () => {
+  await using gateway = await startGateway((response) => void response.end('{}'))
+  await using own = await loopback()
+  const unknown = await post(own, '/messages', {}, { headers: { 'x-api-key': 'wrong' } })
+  expect(unknown.status).toBe(401)
+  expect(await unknown.json()).toEqual(anthropicError('unknown key', 'authentication_error'))
+  own.connect({ base_url: gateway.url, api_key: 'real' }, 'm')
+  await gateway.close()
+  const lost = await post(own, '/messages', { model: 'lap' })
+  expect(lost.status).toBe(400)
+  expect(await lost.json()).toMatchObject({ type: 'error', error: { type: 'gateway_unreachable' } })
+})
+
+test('the model is listed in the form of who asks, tokens are counted roughly, and who only looks is answered', async () => {
+  await using gateway = await startGateway((response) => void response.end('{}'))
+  await using own = await loopback()
+  const get = async (path: string, headers: Record<string, string>): Promise<unknown> =>
+    (await fetch(`${own.url}${path}`, { headers })).json()
+  const anthropic = { 'x-api-key': own.key, 'anthropic-version': '2023-06-01' }
+  const openai = { authorization: `Bearer ${own.key}` }
+  expect(await get('/models', anthropic)).toMatchObject({ data: [{ type: 'model', id: 'lap' }], has_more: false })
+  expect(await get('/models/lap', anthropic)).toMatchObject({ type: 'model', id: 'lap' })
+  expect(await get('/models/lap', openai)).toMatchObject({ object: 'model', id: 'lap' })
+  for (const bound of [false, true]) {
+    if (bound) own.connect({ base_url: gateway.url, api_key: 'real' }, 'm')
+    const traffic = own.beginTurn('m')
+    const counted = await post(own, '/messages/count_tokens?beta=true', { messages: 'x'.repeat(400) })
+    expect(((await counted.json()) as { input_tokens: number }).input_tokens).toBeGreaterThan(100)
+    expect(traffic.usage.requests).toBe(0)
   }
-  await using gateway = await startGateway((response, { url, body }) => {
-    if (!body.includes('stream')) {
-      response.end('{"usage":{"prompt_tokens":5,"completion_tokens":6}}')
-      return
-    }
-    response.writeHead(200, { 'content-type': 'text/event-stream' })
-    response.end(streams[url]!.map((data) => `data: ${data}\n\n`).join(''))
+  expect((await fetch(new URL('/', own.url), { method: 'HEAD' })).status).toBe(200)
+  expect(gateway.seen).toEqual([])
+})
+
+const sse = (...events: string[]): string => events.map((data) => `data: ${data}\n\n`).join('')
+
+/** Answers as LiteLLM gives them: the cost of a stream is in its usage, that of other answers in a header. */
+const ANSWERS = {
+  '/v1/chat/completions': {
+    whole: '{"usage":{"prompt_tokens":1000,"completion_tokens":20,"prompt_tokens_details":{"cached_tokens":400}}}',
+    stream: sse(
+      '{"choices":[]}',
+      '{"usage":{"prompt_tokens":1000,"completion_tokens":20,"prompt_tokens_details":{"cached_tokens":400},"cost":0.25}}',
+      '[DONE]',
+    ),
+  },
+  '/v1/messages': {
+    whole:
+      '{"usage":{"input_tokens":500,"output_tokens":20,"cache_read_input_tokens":400,"cache_creation_input_tokens":100}}',
+    stream: sse(
+      '{"type":"message_start","message":{"usage":{"input_tokens":500,"output_tokens":1,"cache_read_input_tokens":400,"cache_creation_input_tokens":100}}}',
+      '{"type":"message_delta","usage":{"output_tokens":9}}',
+      '{"type":"message_delta","usage":{"output_tokens":20,"cost":0.25}}',
+    ),
+  },
+  '/v1/responses': {
+    whole: '{"usage":{"input_tokens":1000,"output_tokens":20,"input_tokens_details":{"cached_tokens":400}}}',
+    // The last event repeats all that was said and given.
+    stream: sse(
+      `{"type":"response.completed","response":{"output":"${'x'.repeat(300_000)}","usage":{"input_tokens":1000,"output_tokens":20,"input_tokens_details":{"cached_tokens":400},"cost":0.25}}}`,
+    ),
+  },
+}
+
+const one = { input_tokens: 1_000, output_tokens: 20, cached_tokens: 400, cost_usd: 0.25, requests: 1 }
+
+test.each(Object.entries(ANSWERS))('tokens and cost are counted: %s', async (path, { whole, stream }) => {
+  await using gateway = await startGateway((response, { body }) => {
+    const isStream = body.includes('"stream":true')
+    const type = { 'content-type': isStream ? 'text/event-stream' : 'application/json' }
+    response.writeHead(200, isStream ? type : { ...type, 'x-litellm-response-cost': '0.25' })
+    response.end(isStream ? stream : whole)
+  })
+  await using own = await loopback()
+  own.connect({ base_url: gateway.url, api_key: 'real' }, 'm')
+  for (const streaming of [false, true]) {
+    const { usage } = own.beginTurn('m')
+    await (await post(own, path.slice(3), { model: 'lap', stream: streaming })).text()
+    expect(usage).toEqual(one)
+  }
+})
+
+test('a turn has what all its requests have used; without a price there is no cost', async () => {
+  const costs = ['0.5', undefined, '0.25']
+  await using gateway = await startGateway((response) => {
+    const cost = costs.shift()
+    response.writeHead(200, cost === undefined ? {} : { 'x-litellm-response-cost': cost })
+    response.end('{"usage":{"prompt_tokens":5,"completion_tokens":6}}')
   })
   await using own = await loopback()
   own.connect({ base_url: gateway.url, api_key: 'real' }, 'm')
   const first = own.beginTurn('m')
-  for (const path of ['/chat/completions', '/messages', '/responses'])
-    await (await post(own, path, { model: 'lap', stream: true })).text()
-  expect(first.usage).toEqual({ input_tokens: 1_110, output_tokens: 321, requests: 3 })
+  for (let i = 0; i < 3; i++) await (await chat(own)).text()
+  expect(first.usage).toEqual({ input_tokens: 15, output_tokens: 18, cached_tokens: 0, cost_usd: 0.75, requests: 3 })
   const second = own.beginTurn('m')
   await (await chat(own)).text()
-  expect(second.usage).toEqual({ input_tokens: 5, output_tokens: 6, requests: 1 })
+  expect(second.usage).toEqual({ input_tokens: 5, output_tokens: 6, cached_tokens: 0, cost_usd: null, requests: 1 })
+})
+
+test('a turn has its usage before the harness has read the end, and what was told so far when it hangs up', async () => {
+  await using gateway = await startGateway((response) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' })
+    response.write(sse('{"type":"message_start","message":{"usage":{"input_tokens":7,"output_tokens":1}}}'))
+  })
+  await using own = await loopback()
+  own.connect({ base_url: gateway.url, api_key: 'real' }, 'm')
+  const hangUp = new AbortController()
+  const { usage } = own.beginTurn('m')
+  const reply = await post(own, '/messages', { stream: true }, { signal: hangUp.signal })
+  await reply.body!.getReader().read()
+  expect(usage).toMatchObject({ input_tokens: 7, output_tokens: 1 })
+  hangUp.abort()
 })

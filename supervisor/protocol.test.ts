@@ -104,7 +104,7 @@ test('a turn is told from its start to its end, and its reply is in the end', as
   await client.startTurn(sandbox.target, { turn_id: 'one', parts: text('stream 3 0') })
   const result = await journal.finished('one')
   expect(result).toMatchObject({ status: 'done', error: null })
-  expect(result.usage).toEqual({ input_tokens: 10, output_tokens: 5, requests: 1 })
+  expect(result.usage).toEqual({ input_tokens: 10, output_tokens: 5, cached_tokens: 0, cost_usd: null, requests: 1 })
   expect(saidIn(result)).toBe('word0 word1 word2 ')
   expect(journal.entries.map(({ seq }) => seq)).toEqual(journal.entries.map((_, i) => i + 1))
   expect(journal.entries[0]).toMatchObject({ type: 'turn_started', turn_id: 'one' })

@@ -4,8 +4,10 @@ import type { TurnRequest, TurnResult } from '../domain/supervisor-protocol.ts'
 import type { Harness, HarnessEvent } from './harness.ts'
 import type { History } from './history.ts'
 import type { Journal } from './journal.ts'
-import type { Loopback, TurnTraffic } from './loopback.ts'
+import type { Loopback } from './loopback.ts'
+import type { TurnTraffic } from './relay.ts'
 import { conversationOf, messageOf, withModelNameInEvent } from './reply.ts'
+import { noUsage } from './usage.ts'
 
 /** What a bind has settled for all turns. */
 export type Conversation = {
@@ -65,8 +67,6 @@ const resultOf = ({ turn, traffic, harnessError, gone }: Outcome): TurnResult =>
   return { status: 'done', reply, error: null, usage }
 }
 
-const noUsage = { input_tokens: 0, output_tokens: 0, requests: 0 }
-
 /** Turns that were running when an earlier supervisor of this sandbox died: nobody will end them any more. */
 export const closeLostTurns = (journal: Journal): void => {
   const message = 'the supervisor of the sandbox ended while the turn ran'
@@ -76,7 +76,7 @@ export const closeLostTurns = (journal: Journal): void => {
     journal.append({
       type: 'turn_finished',
       turn_id,
-      result: { status: 'failed', reply: null, error, usage: { ...noUsage } },
+      result: { status: 'failed', reply: null, error, usage: noUsage() },
     })
   }
 }
@@ -105,7 +105,7 @@ export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns 
 
   const endUnbegun = (turn_id: string): void => {
     journal.append({ type: 'turn_started', turn_id })
-    const result = { status: 'cancelled' as const, reply: null, error: null, usage: { ...noUsage } }
+    const result = { status: 'cancelled' as const, reply: null, error: null, usage: noUsage() }
     journal.append({ type: 'turn_finished', turn_id, result })
   }
 

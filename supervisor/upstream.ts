@@ -13,27 +13,37 @@ const gatewayUrl = (base: string, path: string): URL => {
   return new URL(`${root}${path}`)
 }
 
+/** A request as it goes on to the gateway. */
+export type Call = {
+  method: string
+  path: string
+  /** Besides its key. */
+  headers: Record<string, string>
+  body: Buffer
+  signal: AbortSignal
+}
+
+/** A network that forgets silent connections, after six minutes say, does not forget this one. */
+const tcpKeepAliveMs = 30_000
+
 /**
  * Sends a request on to the gateway; resolves with the head of its answer. There is no limit on the answer: models think for minutes.
  * @throws Error when nothing can be reached there
  */
 export const forward = (
   gateway: Gateway,
-  call: { method: string; path: string; contentType: string; body: Buffer; signal: AbortSignal },
+  { method, path, headers, body, signal }: Call,
 ): Promise<http.IncomingMessage> =>
   new Promise((resolve, reject) => {
-    const url = gatewayUrl(gateway.base_url, call.path)
+    const url = gatewayUrl(gateway.base_url, path)
     const secure = url.protocol === 'https:'
     const request = (secure ? https : http).request(url, {
-      method: call.method,
+      method,
       agent: secure ? agents['https:'] : agents['http:'],
-      signal: call.signal,
-      headers: {
-        authorization: `Bearer ${gateway.api_key}`,
-        'content-type': call.contentType,
-        'content-length': call.body.length,
-      },
+      signal,
+      headers: { ...headers, authorization: `Bearer ${gateway.api_key}`, 'content-length': body.length },
     })
+    request.setSocketKeepAlive(true, tcpKeepAliveMs)
     request.once('socket', (socket) => {
       if (!socket.connecting) return
       const late = (): void =>
@@ -43,5 +53,5 @@ export const forward = (
     })
     request.once('response', resolve)
     request.once('error', reject)
-    request.end(call.body)
+    request.end(body)
   })

@@ -1,52 +1,30 @@
+import type { Answer, ModelRequest, OfferedTool } from './dialects/dialect.ts'
+
 /** The throwaway turn that makes a started harness a warm one, and the answers of the model it is given: no model is needed for it. */
 
 export const WARM_UP_PROMPT = 'Run the shell command `true` once, then say that you are ready.'
 
-type Tool = { function?: { name?: string; parameters?: { properties?: Record<string, unknown>; required?: string[] } } }
-export type ChatRequest = {
-  model?: string
-  stream?: boolean
-  messages?: { role?: string }[]
-  tools?: Tool[]
-  [key: string]: unknown
-}
+/** opencode and Claude say bash, Codex exec_command or shell, Qwen Code and Gemini CLI run_shell_command. */
+const SHELL = /^(bash|shell|exec_command|shell_command|run_shell_command|run|execute)$/i
 
-const SHELL_TOOLS = ['bash', 'shell', 'run', 'execute']
+const fillers: Record<string, unknown> = { boolean: false, integer: 1_000, number: 1_000, array: [], object: {} }
 
-const shellOf = (request: ChatRequest): Tool['function'] =>
-  request.tools?.map((tool) => tool.function).find((tool) => SHELL_TOOLS.includes(tool?.name?.toLowerCase() ?? ''))
+const typeOf = ({ type }: { type?: string | string[] } = {}): string =>
+  (Array.isArray(type) ? type[0] : type) ?? 'string'
 
-/** Whether the harness has used its tool and come back with the result. */
-export const hasToolResult = (request: ChatRequest): boolean =>
-  request.messages?.some((message) => message.role === 'tool') === true
-
-const message = (request: ChatRequest): { delta: object; finish: 'tool_calls' | 'stop' } => {
-  const shell = shellOf(request)
-  if (shell === undefined || hasToolResult(request))
-    return { delta: { role: 'assistant', content: 'Ready.' }, finish: 'stop' }
-  const call = { name: shell.name, arguments: JSON.stringify({ command: 'true', description: 'Does nothing' }) }
-  const calls = [{ index: 0, id: 'call_warm', type: 'function', function: call }]
-  return { delta: { role: 'assistant', content: null, tool_calls: calls }, finish: 'tool_calls' }
-}
-
-const usage = { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2 }
-
-/** A complete chat completion, as text of the response's body. */
-export const warmUpReply = (request: ChatRequest): { contentType: string; body: string } => {
-  const { delta, finish } = message(request)
-  const head = { id: 'warm-up', created: 0, model: request.model ?? '' }
-  if (request.stream !== true) {
-    const choices = [{ index: 0, message: delta, finish_reason: finish }]
-    const body = JSON.stringify({ ...head, object: 'chat.completion', choices, usage })
-    return { contentType: 'application/json', body }
+/** The arguments that run `true`: the command under the name and in the form that the tool wants, and a value for whatever else it insists on. */
+const argumentsOf = ({ schema: { properties = {}, required = [] } }: OfferedTool): Record<string, unknown> => {
+  const name = 'command' in properties || !('cmd' in properties) ? 'command' : 'cmd'
+  const others = required.filter((each) => each !== name)
+  return {
+    ...Object.fromEntries(others.map((each) => [each, fillers[typeOf(properties[each])] ?? 'Does nothing'])),
+    [name]: typeOf(properties[name]) === 'array' ? ['true'] : 'true',
   }
-  const chunk = (choices: object[], rest: object = {}): string =>
-    `data: ${JSON.stringify({ ...head, object: 'chat.completion.chunk', choices, ...rest })}\n\n`
-  const body = [
-    chunk([{ index: 0, delta, finish_reason: null }]),
-    chunk([{ index: 0, delta: {}, finish_reason: finish }]),
-    chunk([], { usage }),
-    'data: [DONE]\n\n',
-  ].join('')
-  return { contentType: 'text/event-stream', body }
+}
+
+/** What the loopback says in the place of a model: first a call of the shell tool, if there is one, and after its result a text. */
+export const warmUpAnswer = ({ tools, hasToolResult }: ModelRequest): Answer => {
+  const shell = tools.find(({ name }) => SHELL.test(name))
+  if (shell === undefined || hasToolResult) return { text: 'Ready.' }
+  return { call: { name: shell.name, arguments: argumentsOf(shell) } }
 }

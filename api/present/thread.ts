@@ -14,6 +14,7 @@ const userMessage = (sessionId: string, turn: TurnRow): Message => ({
     status: turn.status,
     time: { created: turn.created_at.getTime() },
     ...(turn.error === null ? {} : { error: turn.error }),
+    ...(turn.usage === null ? {} : { usage: turn.usage }),
   },
   parts: turn.parts,
 })

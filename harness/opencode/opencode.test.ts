@@ -107,7 +107,7 @@ test('a turn reaches the gateway with the model, the prompt and the real key, an
     reply: { info: { modelID: 'the-model-of-the-session' } },
   })
   expect(saidIn(result)).toBe('word0 word1 word2 word3 word4 ')
-  expect(result.usage).toEqual({ input_tokens: 10, output_tokens: 5, requests: 1 })
+  expect(result.usage).toEqual({ input_tokens: 10, output_tokens: 5, cached_tokens: 0, cost_usd: null, requests: 1 })
   const asked = model.requests.at(-1)!
   expect(asked).toMatchObject({ model: 'the-model-of-the-session', authorization: 'Bearer sk-real-gateway-key' })
   expect(JSON.stringify(asked.messages)).toContain('Answer like a pirate.')

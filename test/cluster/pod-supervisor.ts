@@ -114,7 +114,7 @@ export const createPodSupervisor = (
     enter({ state: 'booted', phase: null, harness: { ...health.harness, running: true } })
     if (body.purpose === 'pool') enter({ state: 'warm' })
   }
-  const usage = { input_tokens: 1, output_tokens: 1, requests: 1 }
+  const usage = { input_tokens: 1, output_tokens: 1, cached_tokens: 0, cost_usd: null, requests: 1 }
 
   return {
     isKnown: (authorization = '') =>
