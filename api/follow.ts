@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { streamBatchMax, streamRereadMs } from '../domain/limits.ts'
-import { readEvents } from '../db/events.ts'
+import { streamRereadMs } from '../domain/limits.ts'
 import { getSession } from '../db/sessions.ts'
 import { isEnded } from '../domain/session.ts'
 import type { SessionEvent } from '../domain/events.ts'
 import type { ApiDeps } from './deps.ts'
+import { readLog } from './log-reader.ts'
 import { patiently } from './patience.ts'
 
 type Wakeable = Pick<ApiDeps, 'listener'>
@@ -85,9 +85,7 @@ export async function* followLog(
   let cursor = after
   let ended = await hasEnded()
   while (!signal.aborted) {
-    const { events: batch, more } = await patiently(forever, () =>
-      readEvents(deps.sql, { sessionId, after: cursor, limit: streamBatchMax }),
-    )
+    const { events: batch, more } = await patiently(forever, () => readLog(deps.sql, sessionId, cursor))
     yield batch
     cursor = batch.at(-1)?.seq ?? cursor
     if (more) continue

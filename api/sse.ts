@@ -15,8 +15,17 @@ export type EventStream = {
   readonly signal: AbortSignal
 }
 
-const textOf = ({ id, data }: Frame): string =>
-  `${id === undefined ? '' : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`
+/** Many streams send the same frames, so each is written out once. */
+const texts = new WeakMap<Frame, string>()
+
+const textOf = (frame: Frame): string => {
+  const known = texts.get(frame)
+  if (known !== undefined) return known
+  const { id, data } = frame
+  const text = `${id === undefined ? '' : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`
+  texts.set(frame, text)
+  return text
+}
 
 /** @returns false when the client took nothing for too long */
 const write = async ({ res }: Context, text: string, signal: AbortSignal): Promise<boolean> => {

@@ -7,7 +7,7 @@ import type { ApiDeps } from './deps.ts'
 import { followLog } from './follow.ts'
 import type { Context } from './http.ts'
 import { errorBody } from './middleware/errors.ts'
-import { harnessEvent } from './present/stream.ts'
+import { presentWrapped } from './present/stream.ts'
 import { stream } from './sse.ts'
 import type { Frame } from './sse.ts'
 import { replyOf } from './turns.ts'
@@ -49,8 +49,7 @@ export const streamTurn = async (
       let over = false
       for (const event of batch) {
         const verdict = sort(event)
-        if (verdict === 'show')
-          frames.push({ id: event.seq, data: { type: 'harness_event', seq: event.seq, event: harnessEvent(event) } })
+        if (verdict === 'show') frames.push(presentWrapped(event))
         over ||= verdict === 'over'
       }
       await send(frames)

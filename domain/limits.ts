@@ -32,6 +32,8 @@ export const liveSessionsMax = 5_000
 export const queuedTurnsMax = 100
 /** Body of a request, in bytes. */
 export const bodyMaxBytes = 10 * 1024 * 1024
+/** Turns of a conversation that are shown at once, the newest. */
+export const threadTurnsMax = 1_000
 /** Page of a list. */
 export const pageSizeMax = 200
 export const pageSizeDefault = 50
@@ -60,6 +62,8 @@ export const streamDrainTimeoutMs = 30 * SECOND
 export const streamRereadMs = 10 * SECOND
 /** Rows of the log read at once for a stream. */
 export const streamBatchMax = 500
+/** Snapshots that an API process reads at once; each takes a connection to the database for as long as it takes Postgres to look through a turn. */
+export const snapshotsAtOnceMax = 2
 /** What a client told to come back waits before it does. */
 export const streamRetryMs = 1 * SECOND
 /** Requests in flight get this long when the process is told to end. */

@@ -5,6 +5,8 @@ import type { SessionRow } from '../db/entities/session.ts'
 import { sessionReady } from '../db/sessions.ts'
 import type { Sql } from '../db/sql.ts'
 import { enqueueTurn } from '../db/turns.ts'
+import type { TurnReply } from '../domain/turn.ts'
+import type { HarnessEvent } from '../supervisor/harness.ts'
 import { randomUUID } from 'node:crypto'
 import { buildAgent, buildSession, buildWarmSandbox } from './builders.ts'
 
@@ -14,10 +16,12 @@ export type WrittenSession = {
   sandbox: SandboxRow
   /** Appends events of the harness, numbered on from the last. */
   say(count: number): Promise<void>
+  /** Appends what a harness said amid a turn. */
+  hear(turnId: string | null, events: HarnessEvent[]): Promise<void>
   /** A message, begun. @returns the turn's id */
   begin(text?: string): Promise<string>
-  /** The end of a turn, with a reply. */
-  finish(turnId: string): Promise<void>
+  /** The end of a turn, with this reply, or with one of one word. */
+  finish(turnId: string, reply?: TurnReply | null): Promise<void>
   lastSeq(): Promise<number>
 }
 
@@ -41,15 +45,22 @@ export const buildWrittenSession = async ({ sql }: { sql: Sql } | ApiDeps): Prom
       })
       await appendEvents(sql, { sessionId: id, sandboxId: sandbox.id, entries })
     },
+    async hear(turnId, events) {
+      const entries = events.map((event) => ({
+        type: 'harness' as const,
+        data: { turn_id: turnId, ...event },
+        journalSeq: ++journalSeq,
+      }))
+      await appendEvents(sql, { sessionId: id, sandboxId: sandbox.id, entries })
+    },
     async begin(text = 'Go') {
       const turnId = randomUUID()
       const parts = [{ type: 'text', text }]
       await enqueueTurn(sql, { sessionId: id, turnId, parts, model: null, idempotencyKey: null, bodyHash: null })
       return turnId
     },
-    async finish(turnId) {
-      const data = { turn_id: turnId, status: 'done' }
-      const reply = { info: { role: 'assistant' }, parts: [{ type: 'text', text: 'Done.' }] }
+    async finish(turnId, reply = { info: { role: 'assistant' }, parts: [{ type: 'text', text: 'Done.' }] }) {
+      const data = { turn_id: turnId, status: 'done', error: null, usage: null }
       await appendEvents(sql, {
         sessionId: id,
         sandboxId: sandbox.id,

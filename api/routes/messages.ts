@@ -43,7 +43,7 @@ const sendStream = (deps: ApiDeps): Route =>
     operationId: 'streamMessage',
     tag,
     summary: 'Send a message and watch the turn',
-    description: `${queueing} Frames: {"type":"ready"}, {"type":"harness_event","event"}, then {"type":"done","reply"} or {"type":"error","message","code"}. To resume, open \`events\` with the last id.`,
+    description: `${queueing} Frames: {"type":"ready"}, {"type":"harness_event","seq","turn_id","event"}, then {"type":"done","reply"} or {"type":"error","message","code"}. To resume, open \`events\` with the last id.`,
     body: MessageSend,
     idempotent: true,
     replies: [

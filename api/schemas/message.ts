@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { threadTurnsMax } from '../../domain/limits.ts'
 import { Json, queryNumber, strict, Time } from './common.ts'
 import { Attachments } from './session.ts'
 
@@ -52,6 +53,12 @@ export const StreamQuery = z.object({
     .optional()
     .describe('Number of the last event seen; `Last-Event-ID` does the same and wins.'),
   follow: z.string().optional().describe('`1`: the stream stays open after the end of a turn.'),
+  snapshot: z
+    .enum(['0', '1'], 'must be 0 or 1')
+    .optional()
+    .describe(
+      '`1`: the stream begins with a snapshot of the session in place of its log, unless a good cursor was sent.',
+    ),
 })
 
 export const SandboxLogsQuery = z.object({
@@ -62,5 +69,5 @@ export const SandboxLogsQuery = z.object({
 })
 
 export const TurnsQuery = z.object({
-  limit: queryNumber(1, 1000).default(1000).describe('Turns, the newest ones.'),
+  limit: queryNumber(1, threadTurnsMax).default(threadTurnsMax).describe('Turns, the newest ones.'),
 })
