@@ -256,8 +256,11 @@ test('a harness that dies before a session has the sandbox leaves last words, to
   const file = path.join(mkdtempSync(path.join(tmpdir(), 'lap-words-')), 'termination-log')
   writeFileSync(file, '')
   await using pod = await startPodSupervisor({ LAP_TERMINATION_LOG: file })
-  const { told } = await boot(pod, { harness: { id: 'opencode' } })
-  process.kill(told.at(-1)?.harness.pid ?? 0, 'SIGKILL')
+  const { end, told } = await boot(pod, { harness: { id: 'opencode' } })
+  const pid = told.at(-1)?.harness.pid ?? null
+  // 0 would be all processes of this group, the tests among them.
+  if (pid === null) throw new Error(`the harness does not run: ${JSON.stringify(end)}`)
+  process.kill(pid, 'SIGKILL')
   expect(await pod.exited).toEqual({ code: 1, signal: null })
   expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({ code: 'harness_exited' })
   rmSync(path.dirname(file), { recursive: true })
