@@ -52,7 +52,7 @@ const startGitServer = async (
 
 export const startRealCluster = async (): Promise<RealCluster> => {
   const say = (text: string): void => console.info(text)
-  const [image, pause] = [await harnessImage('opencode', say), await pauseImage()]
+  const [image, pause] = [await harnessImage('opencode', say), await pauseImage(say)]
   await using cleanup = new AsyncDisposableStack()
   const cluster = cleanup.use(await startPrivateCluster({ nodes: 0 }))
   const kube = cleanup.use(connectKube(await readAccess(cluster.kubeconfig.admin)))

@@ -75,7 +75,7 @@ const up = async (): Promise<void> => {
   if (values.real === true)
     await step('real node', async () => {
       const image = await harnessImage('opencode', say)
-      const { address } = await startNode({ clusterDir: dir, pause: await pauseImage(), images: [image], say })
+      const { address } = await startNode({ clusterDir: dir, pause: await pauseImage(say), images: [image], say })
       more['K8S_HARNESS_IMAGE'] = image.name
       // Pods would come to the fake ones, too.
       if (nodes > 0) more['K8S_NODE_SELECTOR'] = `kubernetes.io/hostname=${REAL_NODE}`

@@ -4,7 +4,7 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { findGo } from '../cluster/binaries.ts'
-import { cacheDir } from '../dev/cache.ts'
+import { cacheDir, withBuildLock } from '../dev/cache.ts'
 import { hashOf, openContext } from './context.ts'
 import { parseDockerfile } from './dockerfile.ts'
 import { keyOf } from './keys.ts'
@@ -31,8 +31,14 @@ const toolHash = async (): Promise<string> => {
 
 type Make = (image: Image, on: { work: string; fileOf: (key: string) => string }) => Promise<void>
 
+/** What a process that was killed has left, a gigabyte each: nobody else makes anything now. */
+const removeDrafts = async (cache: string): Promise<void> => {
+  const drafts = (await readdir(cache)).filter((name) => !name.endsWith('.tar') && !name.startsWith('making.json'))
+  for (const name of drafts) await rm(path.join(cache, name), { recursive: true, force: true, maxRetries: 5 })
+}
+
 /** From the cache, or made now; then what was made of earlier inputs goes. @param id what it is, @param key what it is made of */
-const made = async (id: string, key: string, make: Make): Promise<Image> => {
+const made = async (id: string, key: string, say: (text: string) => void, make: Make): Promise<Image> => {
   const cache = await imagesDir()
   const used = new Set<string>()
   const fileOf = (each: string): string => {
@@ -41,17 +47,22 @@ const made = async (id: string, key: string, make: Make): Promise<Image> => {
   }
   const image = { name: `localhost/lap-${id}:${key}`, file: fileOf(key) }
   if (existsSync(image.file)) return image
-  const work = await mkdtemp(path.join(cache, `${id}-`))
-  try {
-    await chmod(work, 0o755)
-    await make(image, { work, fileOf })
-  } finally {
-    await rm(work, { recursive: true, force: true })
-  }
-  const old = (await readdir(cache)).filter(
-    (name) => name.startsWith(`${id}-`) && name.endsWith('.tar') && !used.has(name),
-  )
-  for (const name of old) await rm(path.join(cache, name), { force: true })
+  const onWait = (): void => say('another process makes an image already; waiting')
+  await withBuildLock(path.join(cache, 'making.json'), onWait, async () => {
+    await removeDrafts(cache)
+    if (existsSync(image.file)) return
+    const work = await mkdtemp(path.join(cache, `${id}-`))
+    try {
+      await chmod(work, 0o755)
+      await make(image, { work, fileOf })
+    } finally {
+      await rm(work, { recursive: true, force: true })
+    }
+    const old = (await readdir(cache)).filter(
+      (name) => name.startsWith(`${id}-`) && name.endsWith('.tar') && !used.has(name),
+    )
+    for (const name of old) await rm(path.join(cache, name), { force: true })
+  })
   return image
 }
 
@@ -59,7 +70,7 @@ const made = async (id: string, key: string, make: Make): Promise<Image> => {
 export const harnessImage = async (harness: string, say: (text: string) => void): Promise<Image> => {
   const dockerfile = parseDockerfile(await readFile(path.join(root, 'harness', harness, 'Dockerfile'), 'utf8'))
   const inputs = { dockerfile, context: await openContext(root), salt: await toolHash() }
-  return made(harness, await keyOf(dockerfile.last, inputs), async (image, { work, fileOf }) => {
+  return made(harness, await keyOf(dockerfile.last, inputs), say, async (image, { work, fileOf }) => {
     const base = { root, cache: await imagesDir(), say }
     const snapshot = (key: string): string => fileOf(`after-${key}`)
     await packImage(await buildImage(dockerfile.last, { ...inputs, base, work, snapshot }), image.name, image.file)
@@ -67,11 +78,11 @@ export const harnessImage = async (harness: string, say: (text: string) => void)
 }
 
 /** The image of the container that holds a pod's namespaces. Needs Go. */
-export const pauseImage = async (): Promise<Image> => {
+export const pauseImage = async (say: (text: string) => void): Promise<Image> => {
   const source = path.join(own, 'pause/main.go')
   const inputs = [await toolHash(), await readFile(source, 'utf8')]
   const key = createHash('sha256').update(JSON.stringify(inputs)).digest('hex').slice(0, 16)
-  return made('pause', key, async (image, { work }) => {
+  return made('pause', key, say, async (image, { work }) => {
     const env = { ...process.env, CGO_ENABLED: '0', GOFLAGS: '-buildvcs=false', GO111MODULE: 'off' }
     await run(await findGo(), ['build', '-trimpath', '-ldflags', '-s -w', '-o', path.join(work, 'pause'), source], {
       env,
