@@ -49,9 +49,14 @@ const settingsDiffer: SandboxFailure = {
 }
 
 /** @throws SandboxFailedError when the driver will not make it, however often it is asked; anything else is worth another try */
-const create = async (deps: ActivityDeps, spec: SandboxSpec, sandbox: SandboxRow): Promise<void> => {
+const create = async (
+  deps: ActivityDeps,
+  spec: SandboxSpec,
+  sandbox: SandboxRow,
+  onProgress?: ReadyProgress,
+): Promise<void> => {
   try {
-    await deps.driver.create(spec)
+    await deps.driver.create(spec, onProgress)
   } catch (error) {
     if (failureOf(error) !== null) throw error
     const message = errorText(error)
@@ -82,7 +87,7 @@ export const startUp = async (deps: ActivityDeps, sandbox: SandboxRow, onProgres
   const signal = Context.current().cancellationSignal
   const deadlineMs = Math.max(1, sandbox.created_at.getTime() + sandboxReadyTimeoutMs - Date.now())
   try {
-    await create(deps, spec, sandbox)
+    await create(deps, spec, sandbox, onProgress)
     // Whoever ended the row meanwhile may have removed it before it was there.
     if (isOver((await getSandbox(deps.sql, sandbox.id))?.state)) {
       await deps.driver.remove(sandbox.name)

@@ -9,6 +9,7 @@ import { createKubernetesDriver } from '../kubernetes/driver.ts'
 import { preflight } from '../kubernetes/preflight.ts'
 import type { Preflight } from '../kubernetes/preflight.ts'
 import { createLocalDriver } from '../local/driver.ts'
+import { createHarnessPackages } from '../local/harness-packages.ts'
 import type { SandboxDriver } from '../sandbox/driver.ts'
 import type { Problem } from '../sandbox/inspector.ts'
 import type { Logger } from '../telemetry/log.ts'
@@ -33,7 +34,7 @@ export const accessOf = ({ access, nodeHost }: Config['k8s']): Access => {
   return by === 'pod-ip' ? { by } : { by, nodeHost }
 }
 
-const localSandboxes = async (config: Config): Promise<Sandboxes> => {
+const localSandboxes = async (config: Config, log: Logger): Promise<Sandboxes> => {
   const { localDir, localHost, localListen } = config.sandbox
   const harnesses = new Map((await findHarnesses(config.harness.path)).map(({ id, dir }) => [id, dir]))
   const driver = createLocalDriver({
@@ -42,6 +43,7 @@ const localSandboxes = async (config: Config): Promise<Sandboxes> => {
     listen: localListen,
     searchPath: process.env['PATH'] ?? '',
     harnessDir: (id) => harnesses.get(id),
+    ensurePackages: createHarnessPackages((text) => log.info(text)).ensure,
   })
   return { driver, [Symbol.asyncDispose]: async () => {} }
 }
@@ -119,4 +121,4 @@ export type SandboxesOptions = {
 
 /** The driver of `SANDBOX_DRIVER`. Waits for the cluster's API server; a cluster that lacks something is reported, and looked at again. */
 export const openSandboxes = (config: Config, options: SandboxesOptions): Promise<Sandboxes> =>
-  config.sandbox.driver === 'local' ? localSandboxes(config) : kubernetesSandboxes(config, options)
+  config.sandbox.driver === 'local' ? localSandboxes(config, options.log) : kubernetesSandboxes(config, options)

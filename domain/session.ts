@@ -15,6 +15,7 @@ export type SessionStatus = (typeof SESSION_STATUSES)[number]
 
 export const SESSION_PHASES = [
   'creating_sandbox',
+  'installing_harness',
   'pod_pending',
   'pod_running',
   'cloning_repo',

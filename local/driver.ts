@@ -5,6 +5,7 @@ import type { ListedSandbox, SandboxDriver } from '../sandbox/driver.ts'
 import { linesSince } from '../sandbox/log-lines.ts'
 import { createSandbox } from './create.ts'
 import { type Exit, inspectSandbox, lossOf } from './evidence.ts'
+import type { HarnessPackages } from './harness-packages.ts'
 import { watchLost } from './lost.ts'
 import { isAlive } from './processes.ts'
 import { createdAt, deleteLeftovers, emptyRemoved, idIn, listNames, readLog, readRecord } from './records.ts'
@@ -22,6 +23,8 @@ export type LocalDriverOptions = {
   searchPath: string
   /** Absolute folder of a harness; undefined if there is none of that id. */
   harnessDir: (id: string) => string | undefined
+  /** Makes sure that the packages of a harness are there. Without it they are. */
+  ensurePackages?: HarnessPackages['ensure']
 }
 
 export type LocalDriver = SandboxDriver & {
@@ -82,7 +85,11 @@ export const createLocalDriver = (options: LocalDriverOptions): LocalDriver => {
 
   return {
     kind: 'local',
-    create: (spec) => createSandbox(spec, { ...options, root, supervisorPath, onExit }),
+    async create(spec, onProgress) {
+      const harness = options.harnessDir(spec.harnessId)
+      if (harness !== undefined) await options.ensurePackages?.(harness, () => onProgress?.('installing_harness'))
+      await createSandbox(spec, { ...options, root, supervisorPath, onExit })
+    },
     ready: (name, wait) => awaitReady({ root, host: options.host, exitOf }, name, wait),
     markClaimed: null,
     remove,

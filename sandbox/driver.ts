@@ -60,7 +60,14 @@ export type ListedSandbox = {
 }
 
 export type ReadyProgress = (
-  phase: 'pod_pending' | 'pod_running' | 'cloning_repo' | 'installing_deps' | 'harness_listening' | 'waiting_harness',
+  phase:
+    | 'installing_harness'
+    | 'pod_pending'
+    | 'pod_running'
+    | 'cloning_repo'
+    | 'installing_deps'
+    | 'harness_listening'
+    | 'waiting_harness',
 ) => void
 
 /** Thrown by `ready`: the sandbox will not become ready. */
@@ -78,7 +85,8 @@ export class SandboxFailedError extends Error {
  */
 export type SandboxDriver = {
   readonly kind: 'local' | 'kubernetes'
-  create(spec: SandboxSpec): Promise<void>
+  /** @param onProgress told of what takes long before there is anything to look at */
+  create(spec: SandboxSpec, onProgress?: ReadyProgress): Promise<void>
   /**
    * Resolves when the sandbox has booted (`session`) or is warm (`pool`); rejects with `SandboxFailedError`.
    * @returns base URL of its supervisor, for instance `http://127.0.0.1:41234`

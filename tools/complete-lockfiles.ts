@@ -8,7 +8,15 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 
-export const LOCKED_FOLDERS = ['.', 'harness/opencode', 'supervisor']
+export const LOCKED_FOLDERS = [
+  '.',
+  'harness/claude-agent-sdk',
+  'harness/claude-code',
+  'harness/codex',
+  'harness/opencode',
+  'harness/qwen-code',
+  'supervisor',
+]
 
 type Entry = {
   version?: string

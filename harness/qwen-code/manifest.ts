@@ -1,0 +1,38 @@
+import path from 'node:path'
+import type { HarnessContext, HarnessManifest } from '../../supervisor/harness.ts'
+
+/** How long a model may think is the gateway's business. The greatest delay that a timer takes. */
+const timeoutMs = 2 ** 31 - 1
+
+/** https://qwenlm.github.io/qwen-code-docs/en/users/configuration/settings */
+const settings = ({ gateway }: HarnessContext): object => ({
+  security: { auth: { selectedType: 'openai' }, folderTrust: { enabled: false } },
+  model: { name: gateway.model, generationConfig: { timeout: timeoutMs } },
+  general: { disableAutoUpdate: true, disableUpdateNag: true, enableAutoUpdate: false },
+  privacy: { usageStatisticsEnabled: false },
+  telemetry: { enabled: false },
+  // Requests to the model that nobody has asked for.
+  memory: { enableManagedAutoMemory: false, enableManagedAutoDream: false },
+  ui: { enableFollowupSuggestions: false },
+  context: { fileName: ['QWEN.md', 'AGENTS.md'] },
+})
+
+const manifest: HarnessManifest = {
+  id: 'qwen-code',
+  name: 'Qwen Code',
+  supportsTui: false,
+  acp: (context) => ({
+    command: [process.execPath, path.join(context.dir, 'node_modules/@qwen-code/qwen-code/cli-entry.js'), '--acp'],
+    env: {
+      OPENAI_BASE_URL: context.gateway.url,
+      OPENAI_API_KEY: context.gateway.key,
+      OPENAI_MODEL: context.gateway.model,
+      // By itself it starts itself again with other flags, and waits for that.
+      QWEN_CODE_NO_RELAUNCH: '1',
+    },
+    files: { '.qwen/settings.json': JSON.stringify(settings(context)) },
+    instructionsFile: '.qwen/QWEN.md',
+    modes: { unattended: 'yolo', asking: 'default' },
+  }),
+}
+export default manifest
