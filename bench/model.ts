@@ -80,14 +80,15 @@ const answer = async (request: IncomingMessage, response: ServerResponse, waitin
   })
 }
 
-export const startModel = async (): Promise<BenchModel> => {
+/** @param host the address at which it is asked */
+export const startModel = async (host: string): Promise<BenchModel> => {
   const waiting = new Set<Waiter>()
   const server = createServer((request, response) => {
     answer(request, response, waiting).catch(() => response.destroy())
   })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  await new Promise<void>((resolve) => server.listen(0, host, resolve))
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: `http://${host}:${(server.address() as AddressInfo).port}`,
     asked: (marker) => new Promise((resolve) => waiting.add({ marker, resolve })),
     [Symbol.asyncDispose]: () =>
       new Promise((resolve) => {

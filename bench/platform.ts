@@ -135,13 +135,13 @@ const commonEnv = async (
  * Starts Postgres and Temporal as `npm start` does, with their safe defaults: every commit reaches the disk before it is answered. All data is in one
  * temporary folder, which goes at the end together with every process.
  */
-export const startServers = async (): Promise<Servers> => {
+export const startServers = async ({ modelHost = '127.0.0.1' } = {}): Promise<Servers> => {
   await using cleanup = new AsyncDisposableStack()
   const dir = await mkdtemp(path.join(os.tmpdir(), 'lap-bench-'))
   cleanup.defer(() => rm(dir, { recursive: true, force: true, maxRetries: 5 }))
   await chmod(dir, 0o755)
   const watch = await watchOver([], dir)
-  const model = cleanup.use(await startModel())
+  const model = cleanup.use(await startModel(modelHost))
   const postgres = await startPostgres({ dir: path.join(dir, 'postgres'), onSpawn: watch })
   cleanup.defer(() => postgres.stop())
   const dbFile = path.join(dir, 'temporal.db')

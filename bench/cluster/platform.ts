@@ -16,10 +16,17 @@ const NAMESPACE = 'sandboxes'
 const standBehind = async (kubeconfig: string): Promise<Disposable> => {
   const file = path.join(import.meta.dirname, 'supervisors.ts')
   const child = fork(file, [`--kubeconfig=${kubeconfig}`, `--namespace=${NAMESPACE}`], { detached: true })
-  const ended = once(child, 'exit').then(() => Promise.reject(new Error('The supervisors of the fake pods ended')))
-  await Promise.race([once(child, 'message'), ended])
-  ended.catch(() => undefined)
-  return { [Symbol.dispose]: () => child.disconnect() }
+  const onExit = (): never => {
+    throw new Error('The supervisors of the fake pods ended')
+  }
+  child.once('exit', onExit)
+  await once(child, 'message')
+  return {
+    [Symbol.dispose]: () => {
+      child.off('exit', onExit)
+      child.disconnect()
+    },
+  }
 }
 
 /**
