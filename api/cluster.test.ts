@@ -1,8 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import { sandboxFailed, sandboxGone } from '../db/sandboxes.ts'
-import { createKubernetesInspector } from '../kubernetes/inspector.ts'
-import type { SandboxInspector } from '../sandbox/inspector.ts'
 import type { Diagnosis } from './schemas/diagnose.ts'
 import { Diagnosis as DiagnosisSchema } from './schemas/diagnose.ts'
 import type { SandboxHealth } from './schemas/health.ts'
@@ -11,22 +9,17 @@ import { startTestApi } from '../test/api.ts'
 import type { Failure, TestApi } from '../test/api.ts'
 import { scriptSandbox, SILENCE, startScriptedCluster } from '../test/scripted-cluster.ts'
 import type { ScriptedCluster } from '../test/scripted-cluster.ts'
-
-const SANDBOXES = '/apis/agents.x-k8s.io/v1beta1/namespaces/sandboxes/sandboxes'
-const CORE = '/api/v1/namespaces/sandboxes'
-const settings = { api: 'sandbox', namespace: 'sandboxes', access: 'nodeport' } as const
+import { CORE, inspectorOf, SANDBOXES } from '../test/scripted-inspector.ts'
 
 let cluster: ScriptedCluster
 let api: TestApi
 let session: Session
 let sandbox: SandboxRow
 
-const newInspector = (): SandboxInspector => createKubernetesInspector({ client: cluster.client, ...settings })
-
 beforeAll(async () => {
   cluster = await startScriptedCluster()
   const env = { SANDBOX_DRIVER: 'kubernetes', K8S_NAMESPACE: 'sandboxes', K8S_ACCESS: 'nodeport' }
-  api = await startTestApi({ env, inspector: newInspector() })
+  api = await startTestApi({ env, inspector: inspectorOf(cluster) })
 })
 afterAll(async () => {
   await api[Symbol.asyncDispose]()
@@ -93,7 +86,7 @@ test('of a sandbox that went, what was seen before is told, and told as such', a
   const waiting = { reason: 'ErrImagePull', message: 'manifest unknown' }
   const containerStatuses = [{ name: 'harness', ready: false, restartCount: 0, state: { waiting } }]
   cluster.answers.set(podPath(), { ...pod, status: { ...pod.status, phase: 'Pending', containerStatuses } })
-  const evidence = await newInspector().inspect(sandbox.name)
+  const evidence = await inspectorOf(cluster).inspect(sandbox.name)
   await sandboxFailed(api.deps.sql, sandbox.id, { code: 'image_pull', message: 'manifest unknown', evidence })
   gone()
   for (const state of ['failed', 'gone']) {
@@ -158,7 +151,7 @@ test('what the cluster lacks is said with its remedy, to everybody by /readyz, t
   const kind = cluster.answers.get('/apis/agents.x-k8s.io/v1beta1')!
   cluster.answers.delete('/apis/agents.x-k8s.io/v1beta1')
   try {
-    await using lacking = await startTestApi({ env: { SANDBOX_DRIVER: 'kubernetes' }, inspector: newInspector() })
+    await using lacking = await startTestApi({ env: { SANDBOX_DRIVER: 'kubernetes' }, inspector: inspectorOf(cluster) })
     const remedy = expect.stringMatching(/Sandbox objects.*Install agent-sandbox.*K8S_SANDBOX_API=pod/)
     const ready = await lacking.call('GET', '/readyz', { headers: { authorization: '' } })
     expect(ready).toMatchObject({ status: 200, body: { status: 'degraded', cluster: { ok: false, error: remedy } } })
@@ -179,7 +172,7 @@ test('a well cluster is well for /readyz, and a silent one does not keep it wait
   const well = await api.call('GET', '/readyz', { headers: { authorization: '' } })
   expect(well).toMatchObject({ status: 200, body: { cluster: { ok: true } } })
   cluster.answers.set('/version', SILENCE)
-  const inspector = newInspector()
+  const inspector = inspectorOf(cluster)
   await using silent = await startTestApi({ env: { SANDBOX_DRIVER: 'kubernetes' }, inspector })
   const startedAt = performance.now()
   const { body } = await silent.call('GET', '/readyz', { headers: { authorization: '' } })

@@ -1,22 +1,8 @@
-import { afterEach, beforeEach, expect, test } from '@jest/globals'
-import type { SandboxInspector } from '../sandbox/inspector.ts'
-import { scriptSandbox, SILENCE, startScriptedCluster } from '../test/scripted-cluster.ts'
-import type { ScriptedCluster } from '../test/scripted-cluster.ts'
-import { createKubernetesInspector } from './inspector.ts'
+import { expect, test } from '@jest/globals'
+import { scriptSandbox, SILENCE } from '../test/scripted-cluster.ts'
+import { CORE, eachInspected, inspectorOf, SANDBOXES } from '../test/scripted-inspector.ts'
 
-const SANDBOXES = '/apis/agents.x-k8s.io/v1beta1/namespaces/sandboxes/sandboxes'
-const CORE = '/api/v1/namespaces/sandboxes'
-
-let cluster: ScriptedCluster
-let inspector: SandboxInspector
-beforeEach(async () => {
-  cluster = await startScriptedCluster()
-  const settings = { api: 'sandbox', namespace: 'sandboxes', access: 'nodeport' } as const
-  inspector = createKubernetesInspector({ client: cluster.client, ...settings })
-})
-afterEach(async () => {
-  await cluster[Symbol.asyncDispose]()
-})
+const own = eachInspected()
 
 /** Changes a part of a scripted object: its innermost fields are replaced. */
 const change = (path: string, over: object): void => {
@@ -28,12 +14,12 @@ const change = (path: string, over: object): void => {
         return [key, both ? merge(old as object, now as object) : (now ?? old)]
       }),
     )
-  cluster.answers.set(path, merge(cluster.answers.get(path) as object, over))
+  own.cluster.answers.set(path, merge(own.cluster.answers.get(path) as object, over))
 }
 
 test('a sandbox is told section by section, in the shapes of diagnose', async () => {
-  scriptSandbox(cluster, 's1')
-  const { details, ...seen } = await inspector.inspect('s1')
+  scriptSandbox(own.cluster, 's1')
+  const { details, ...seen } = await own.inspector.inspect('s1')
   expect(seen).toMatchObject({ exists: true, alive: true, state: 'Running', node: 'n1' })
   expect(seen.logTail).toEqual(['first line', 'last line'])
   expect(details?.['pod']).toMatchObject({
@@ -78,28 +64,27 @@ test('a sandbox is told section by section, in the shapes of diagnose', async ()
   })
   expect(details?.['image_cache']).toMatchObject({ daemonset_exists: false, ready_on_pod_node: true })
   expect(details?.['events']).toMatchObject([{ reason: 'Scheduled' }, { reason: 'Started', count: 1 }])
-  expect(cluster.asked).toContain(
+  expect(own.cluster.asked).toContain(
     'GET /api/v1/pods?fieldSelector=spec.nodeName%3Dn1%2Cstatus.phase%21%3DSucceeded%2Cstatus.phase%21%3DFailed',
   )
-  expect(cluster.asked.filter((what) => !what.startsWith('GET'))).toEqual([])
+  expect(own.cluster.asked.filter((what) => !what.startsWith('GET'))).toEqual([])
 })
 
 test('plain Pods reached at their own address have neither a Sandbox nor a Service, and none is asked for', async () => {
-  scriptSandbox(cluster, 's1')
-  const settings = { api: 'pod', namespace: 'sandboxes', access: 'pod-ip' } as const
-  const { details, exists } = await createKubernetesInspector({ client: cluster.client, ...settings }).inspect('s1')
+  scriptSandbox(own.cluster, 's1')
+  const { details, exists } = await inspectorOf(own.cluster, { api: 'pod', access: 'pod-ip' }).inspect('s1')
   expect(exists).toBe(true)
   expect(details).toMatchObject({
     pod: { exists: true, phase: 'Running' },
     sandbox_cr: { exists: false, notes: expect.stringContaining('K8S_SANDBOX_API=pod') },
     service: { exists: false, expected: false },
   })
-  expect(cluster.asked.filter((what) => /sandboxes\/s1|services/.test(what))).toEqual([])
-  expect(cluster.asked.filter((what) => what === `GET ${CORE}/pods/s1`)).toHaveLength(1)
+  expect(own.cluster.asked.filter((what) => /sandboxes\/s1|services/.test(what))).toEqual([])
+  expect(own.cluster.asked.filter((what) => what === `GET ${CORE}/pods/s1`)).toHaveLength(1)
 })
 
 test('how each container fares is told, the ended ones with their reason', async () => {
-  scriptSandbox(cluster, 's1')
+  scriptSandbox(own.cluster, 's1')
   const terminated = { exitCode: 137, reason: 'OOMKilled', startedAt: '2026-01-01T00:00:00Z' }
   change(`${CORE}/pods/s1`, {
     status: {
@@ -116,7 +101,7 @@ test('how each container fares is told, the ended ones with their reason', async
       ],
     },
   })
-  const { details, alive } = await inspector.inspect('s1')
+  const { details, alive } = await own.inspector.inspect('s1')
   expect(alive).toBe(false)
   expect(details?.['pod']).toMatchObject({
     restart_count: 2,
@@ -129,7 +114,7 @@ test('how each container fares is told, the ended ones with their reason', async
 })
 
 test('what is not there is said not to be there', async () => {
-  const { details, ...seen } = await inspector.inspect('none')
+  const { details, ...seen } = await own.inspector.inspect('none')
   expect(seen).toEqual({ exists: false, alive: false, state: 'gone' })
   expect(details).toMatchObject({
     pod: { exists: false },
@@ -146,19 +131,19 @@ test.each([
   ['pod', `${CORE}/pods/s1`],
   ['sandbox_cr', `${SANDBOXES}/s1`],
 ])('a refused %s is an error of that section, and the others are told', async (section, path) => {
-  scriptSandbox(cluster, 's1')
-  cluster.answers.set(path, { refuse: 403, message: `${section} is forbidden` })
-  const { details } = await inspector.inspect('s1')
+  scriptSandbox(own.cluster, 's1')
+  own.cluster.answers.set(path, { refuse: 403, message: `${section} is forbidden` })
+  const { details } = await own.inspector.inspect('s1')
   expect(details?.[section]).toMatchObject({ exists: false, error: `${section} is forbidden` })
   const others = ['service', 'pod', 'sandbox_cr'].filter((other) => other !== section)
   for (const other of others) expect({ other, is: details?.[other] }).toMatchObject({ is: { exists: true } })
 })
 
 test('refused events, logs and pods of other namespaces are said where they would be', async () => {
-  scriptSandbox(cluster, 's1')
+  scriptSandbox(own.cluster, 's1')
   for (const path of [`${CORE}/events`, `${CORE}/pods/s1/log`, '/api/v1/pods'])
-    cluster.answers.set(path, { refuse: 403, message: `no ${path}` })
-  const { details, logTail } = await inspector.inspect('s1')
+    own.cluster.answers.set(path, { refuse: 403, message: `no ${path}` })
+  const { details, logTail } = await own.inspector.inspect('s1')
   expect(logTail).toBeUndefined()
   expect(details).toMatchObject({
     events: [],
@@ -169,19 +154,20 @@ test('refused events, logs and pods of other namespaces are said where they woul
 })
 
 test('a kubelet that fails is not waited for: its log is an error, and the rest is there in time', async () => {
-  scriptSandbox(cluster, 's1')
-  cluster.answers.set(`${CORE}/pods/s1/log`, { refuse: 502, message: 'kubelet is away' })
+  scriptSandbox(own.cluster, 's1')
+  own.cluster.answers.set(`${CORE}/pods/s1/log`, { refuse: 502, message: 'kubelet is away' })
   const startedAt = performance.now()
-  const { details } = await inspector.inspect('s1')
+  const { details } = await own.inspector.inspect('s1')
   expect(performance.now() - startedAt).toBeLessThan(3_000)
   expect(details).toMatchObject({ pod: { exists: true }, logs_error: expect.stringContaining('kubelet is away') })
 })
 
 test('an API server that is silent where it hurts most is waited for, for less than 15 s, and the rest is told', async () => {
-  scriptSandbox(cluster, 's1')
-  for (const path of [`${SANDBOXES}/s1`, `${CORE}/pods/s1/log`, '/api/v1/nodes/n1']) cluster.answers.set(path, SILENCE)
+  scriptSandbox(own.cluster, 's1')
+  for (const path of [`${SANDBOXES}/s1`, `${CORE}/pods/s1/log`, '/api/v1/nodes/n1'])
+    own.cluster.answers.set(path, SILENCE)
   const startedAt = performance.now()
-  const { details, alive, error, exists } = await inspector.inspect('s1')
+  const { details, alive, error, exists } = await own.inspector.inspect('s1')
   expect(performance.now() - startedAt).toBeLessThan(15_000)
   expect({ alive, exists }).toEqual({ alive: undefined, exists: true })
   expect(error).toContain('did not answer')
@@ -210,26 +196,26 @@ const onNode = [
   ],
 ] as const
 test.each(onNode)('an image is looked for on its node: %s', async (_, image, names, ready) => {
-  scriptSandbox(cluster, 's1')
+  scriptSandbox(own.cluster, 's1')
   change(`${CORE}/pods/s1`, { spec: { containers: [{ name: 'harness', image }] } })
   change('/api/v1/nodes/n1', { status: { images: names.map((name) => ({ names: [name] })) } })
-  const { details } = await inspector.inspect('s1')
+  const { details } = await own.inspector.inspect('s1')
   const cache = details?.['image_cache'] as { ready_on_pod_node?: boolean; notes?: string }
   expect(cache).toMatchObject({ daemonset_exists: false, image, notes: expect.any(String) })
   expect(cache.ready_on_pod_node).toBe(ready)
 })
 
 test('an image that has lost its names is no reason to fail', async () => {
-  scriptSandbox(cluster, 's1')
+  scriptSandbox(own.cluster, 's1')
   change('/api/v1/nodes/n1', { status: { images: [{ names: null }, { names: ['registry.test/harness:1'] }] } })
-  const { details } = await inspector.inspect('s1')
+  const { details } = await own.inspector.inspect('s1')
   expect(details?.['image_cache']).toMatchObject({ ready_on_pod_node: true })
 })
 
 test('a section that cannot be understood says so, and the others are told', async () => {
-  scriptSandbox(cluster, 's1')
+  scriptSandbox(own.cluster, 's1')
   change('/api/v1/nodes/n1', { spec: { taints: 'none' }, status: { images: 'none' } })
-  const { details, alive } = await inspector.inspect('s1')
+  const { details, alive } = await own.inspector.inspect('s1')
   expect(alive).toBe(true)
   expect(details).toMatchObject({
     pod: { exists: true },
@@ -239,12 +225,12 @@ test('a section that cannot be understood says so, and the others are told', asy
 })
 
 test('a log is asked for with its bounds; what is not there is not found, what is refused says so', async () => {
-  scriptSandbox(cluster, 's1')
-  expect(await inspector.logs('s1', { tailLines: 7, sinceSeconds: 60 })).toEqual(['first line', 'last line'])
-  expect(cluster.asked).toContain(`GET ${CORE}/pods/s1/log?container=harness&tailLines=7&sinceSeconds=60`)
-  await expect(inspector.logs('none', { tailLines: 1 })).rejects.toMatchObject({ code: 'not_found' })
-  cluster.answers.set(`${CORE}/pods/s1/log`, { refuse: 403, message: 'pods/log is forbidden' })
-  await expect(inspector.logs('s1', { tailLines: 1 })).rejects.toMatchObject({
+  scriptSandbox(own.cluster, 's1')
+  expect(await own.inspector.logs('s1', { tailLines: 7, sinceSeconds: 60 })).toEqual(['first line', 'last line'])
+  expect(own.cluster.asked).toContain(`GET ${CORE}/pods/s1/log?container=harness&tailLines=7&sinceSeconds=60`)
+  await expect(own.inspector.logs('none', { tailLines: 1 })).rejects.toMatchObject({ code: 'not_found' })
+  own.cluster.answers.set(`${CORE}/pods/s1/log`, { refuse: 403, message: 'pods/log is forbidden' })
+  await expect(own.inspector.logs('s1', { tailLines: 1 })).rejects.toMatchObject({
     code: 'upstream',
     message: expect.stringContaining('pods/log is forbidden'),
   })
