@@ -51,7 +51,12 @@ test('a message is answered with the harness’ reply, which stays in the thread
     ['user', 'say hello there'],
     ['assistant', 'hello there'],
   ])
-  expect(said[0]?.info).toMatchObject({ id: headers.get('lap-turn-id'), status: 'done', sessionID: session.id })
+  expect(said[0]?.info).toMatchObject({
+    id: headers.get('lap-turn-id'),
+    status: 'done',
+    sessionID: session.id,
+    usage: { input_tokens: 10, output_tokens: 5, cached_tokens: 0, cost_usd: null, requests: 1 },
+  })
   const log = (await api.call<LogEntry[]>('GET', `/sessions/${session.id}/log`)).body
   expect(log.map(({ kind }) => kind)).toEqual(['created', 'user', 'response', 'ended'])
   expect(log[2]).toMatchObject({ detail: 'hello there', meta: expect.stringContaining('tok') })
