@@ -111,7 +111,7 @@ const answerBound = async (
       supervisor.startTurn(asTurnRequest(await parsed(request)))
       return send(response, 202, {})
     case 'POST /interrupt':
-      await supervisor.interrupt(asInterruptRequest(await parsed(request)).turn_id)
+      supervisor.interrupt(asInterruptRequest(await parsed(request)).turn_id)
       return send(response, 202, {})
     case 'GET /events':
       return streamJournal(supervisor.journal, cursor(url.searchParams.get('after') ?? '0'), response)

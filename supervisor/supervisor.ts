@@ -32,7 +32,7 @@ export type Supervisor = {
   bind: (request: BindRequest) => Promise<BindReply>
   /** @throws AppError `conflict` */
   startTurn: (request: TurnRequest) => void
-  interrupt: (turnId: string | undefined) => Promise<void>
+  interrupt: (turnId: string | undefined) => void
   /** Answers a question of the harness. @throws AppError `not_found`, `conflict` */
   replyPermission: (id: string, decision: PermissionDecision) => Promise<void>
   messages: () => Promise<TurnReply[]>

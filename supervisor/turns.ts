@@ -22,7 +22,7 @@ export type Turns = {
   /** @throws AppError `conflict` while another one runs */
   start(request: TurnRequest): void
   /** The running turn, if it is this one (or any, without an id), ends as `cancelled`. One that has not come yet does when it comes. */
-  interrupt(turnId: string | undefined): Promise<void>
+  interrupt(turnId: string | undefined): void
   hear(event: HarnessEvent): void
 }
 
@@ -123,16 +123,17 @@ export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns 
       journal.append({ type: 'turn_started', turn_id: turn.id })
       turn.over = run(turn, request)
     },
-    async interrupt(turnId) {
+    interrupt(turnId) {
       const turn = running
       if (turnId !== undefined && turn?.id !== turnId) {
         const isToCome = !journal.turns().has(turnId) && interruptedAhead.size < interruptedAheadMax
         if (isToCome) interruptedAhead.add(turnId)
         return
       }
-      if (turn === null) return
+      if (turn === null || turn.cancelled) return
       turn.cancelled = true
-      await harness.cancel(conversation.id).catch((error: unknown) => deps.log(`cancel: ${errorText(error)}`))
+      // Not waited for: a harness that hangs may never answer that either.
+      harness.cancel(conversation.id).catch((error: unknown) => deps.log(`cancel: ${errorText(error)}`))
       const late = AbortSignal.timeout(cancelTimeoutMs)
       late.addEventListener('abort', () => {
         if (running !== turn) return

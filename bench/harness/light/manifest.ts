@@ -2,10 +2,11 @@ import { randomUUID } from 'node:crypto'
 import http from 'node:http'
 import type { MessagePart, TurnReply } from '../../../domain/turn.ts'
 import type { Harness, HarnessContext, HarnessManifest } from '../../../supervisor/harness.ts'
+import { createHang, createQuestions, isDeaf, questionsIn } from './questions.ts'
 
 /**
  * A harness of almost no size, so that a benchmark of the platform measures the platform: a few MB, no process of its own, one streaming
- * chat completion a turn. It speaks on the bus as opencode does.
+ * chat completion a turn. It speaks on the bus as opencode does, and asks what a message tells it to (`questions.ts`).
  */
 
 type Message = { role: 'system' | 'user' | 'assistant'; content: string }
@@ -62,9 +63,10 @@ const createChats = (context: HarnessContext) => {
   return { chats, chat, say, addMessage }
 }
 
-const create = (context: HarnessContext): Harness => {
-  const { chats, chat, say, addMessage } = createChats(context)
+type Chats = ReturnType<typeof createChats>
+type Asking = { questions: ReturnType<typeof createQuestions>; hang: ReturnType<typeof createHang> }
 
+const createPrompt = (context: HarnessContext, { chat, say, addMessage }: Chats, { questions, hang }: Asking) => {
   const prompt: Harness['prompt'] = async (conversation, parts) => {
     const own = chat(conversation)
     const { system } = own
@@ -77,18 +79,19 @@ const create = (context: HarnessContext): Harness => {
       ...(system === null ? [] : [{ role: 'system' as const, content: system }]),
       ...own.history,
     ]
+    const add = (delta: string): void => {
+      part['text'] = `${String(part['text'])}${delta}`
+      const ids = { sessionID: conversation, messageID: info['id'], partID: part['id'] }
+      say('message.part.delta', { ...ids, field: 'text', delta })
+    }
+    if (isDeaf(textOf(parts))) await hang.wait()
     let error: string | null = null
     try {
-      for await (const delta of completion(context.gateway, messages, abort.signal)) {
-        part['text'] = `${String(part['text'])}${delta}`
-        say('message.part.delta', {
-          sessionID: conversation,
-          messageID: info['id'],
-          partID: part['id'],
-          field: 'text',
-          delta,
-        })
+      for (const question of questionsIn(textOf(parts))) {
+        const decision = await questions.ask(conversation, question, abort.signal)
+        if (decision !== null) add(`${decision}: ${question.title}\n`)
       }
+      for await (const delta of completion(context.gateway, messages, abort.signal)) add(delta)
     } catch (cause) {
       error = Error.isError(cause) ? cause.message : String(cause)
       say('session.error', { sessionID: conversation, error: { name: 'LightError', data: { message: error } } })
@@ -101,7 +104,14 @@ const create = (context: HarnessContext): Harness => {
     say('session.idle', { sessionID: conversation })
     return { error }
   }
+  return prompt
+}
 
+const create = (context: HarnessContext): Harness => {
+  const own = createChats(context)
+  const { chats, chat } = own
+  const questions = createQuestions(context)
+  const hang = createHang()
   return {
     start: () => Promise.resolve(),
     pid: () => null,
@@ -114,12 +124,15 @@ const create = (context: HarnessContext): Harness => {
       chat(conversation).system = system
       return Promise.resolve()
     },
-    reply: () => Promise.resolve(),
+    reply(id, decision) {
+      questions.reply(id, decision)
+      return Promise.resolve()
+    },
     tell(conversation, text) {
       chat(conversation).history.push({ role: 'user', content: text })
       return Promise.resolve()
     },
-    prompt,
+    prompt: createPrompt(context, own, { questions, hang }),
     cancel(conversation) {
       chat(conversation).abort?.abort()
       return Promise.resolve()
@@ -129,7 +142,10 @@ const create = (context: HarnessContext): Harness => {
       chats.delete(conversation)
       return Promise.resolve()
     },
-    stop: () => Promise.resolve(),
+    stop() {
+      hang.end()
+      return Promise.resolve()
+    },
   }
 }
 
