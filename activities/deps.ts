@@ -21,7 +21,7 @@ export type ActivityDeps = Telemetry & {
   /** Told after each commit that left something in the outbox. */
   outbox: Pick<OutboxRelay, 'kick'>
   sealer: Sealer
-  config: Pick<Config, 'masterKey' | 'pool' | 'litellm' | 'preinstalledRepo' | 'containerEnv'>
+  config: Pick<Config, 'masterKey' | 'pool' | 'session' | 'litellm' | 'preinstalledRepo' | 'containerEnv'>
   /** From 0 to 1, for jitter. */
   random: () => number
 }

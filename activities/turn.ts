@@ -3,8 +3,9 @@ import { Context } from '@temporalio/activity'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import type { TurnRow } from '../db/entities/turn.ts'
 import { appendEvents, journalCursor } from '../db/events.ts'
-import type { Append, TurnEnd } from '../db/events.ts'
+import type { Append } from '../db/events.ts'
 import { getSandbox } from '../db/sandboxes.ts'
+import type { TurnEnd } from '../db/turn-end.ts'
 import { endStrayTurn, endTurn, getTurn, startTurn } from '../db/turns.ts'
 import { errorText, isAppError } from '../domain/errors.ts'
 import { eventBatchMax, eventBatchMs, reconnectMs, supervisorLostMs, turnHeartbeatEveryMs } from '../domain/limits.ts'
@@ -15,18 +16,27 @@ import { batches } from './batch.ts'
 import type { ActivityDeps } from './deps.ts'
 import { withHeartbeat } from './heartbeat.ts'
 import { inspected, mayLive, noteFailure } from './sandbox.ts'
+import { followWishes } from './turn-wishes.ts'
 
 /** `over`: it has ended, in whatever way; `lost`: its sandbox is not there any more; `unwanted`: the session has ended or moved on. */
 export type TurnOutcome = 'over' | 'lost' | 'unwanted'
 
 type Work = { sessionId: string; turn: TurnRow; sandbox: SandboxRow }
 
-/** What the log says of an entry of the journal; null: the log has it already in the platform's own words. */
-const entryOf = (entry: JournalEntry): Append['entries'][number] | null => {
+/**
+ * What the log says of an entry of the journal; null: the log has it already in the platform's own words, or will.
+ * @param waitMs how long a question waits for an answer
+ */
+const entryOf = (entry: JournalEntry, turnId: string, waitMs: number): Append['entries'][number] | null => {
   const journalSeq = entry.seq
   switch (entry.type) {
     case 'turn_started':
+    case 'permission_replied':
       return null
+    case 'permission_asked': {
+      const asks = { turnId: entry.turn_id ?? turnId, request: entry.permission, waitMs }
+      return { journalSeq, type: 'permission.asked', data: {}, asks }
+    }
     case 'harness':
       return { journalSeq, type: 'harness', data: { turn_id: entry.turn_id, ...entry.event } }
     case 'turn_finished': {
@@ -50,7 +60,8 @@ const endOf = (entries: JournalEntry[], turnId: string): TurnEnd | undefined => 
 /** Writes a group of the journal to the log. @returns null while the turn goes on */
 const append = async (deps: ActivityDeps, work: Work, group: JournalEntry[]): Promise<TurnOutcome | null> => {
   const { sessionId, turn, sandbox } = work
-  const entries = group.flatMap((entry) => entryOf(entry) ?? [])
+  const waitMs = deps.config.session.permissionTimeoutMs
+  const entries = group.flatMap((entry) => entryOf(entry, turn.id, waitMs) ?? [])
   const turnEnd = endOf(group, turn.id)
   if (entries.length === 0) return null
   const written = await appendEvents(deps.sql, {
@@ -61,6 +72,9 @@ const append = async (deps: ActivityDeps, work: Work, group: JournalEntry[]): Pr
   })
   events.eventsAppended(deps, written.appended)
   if (written.ended) return 'unwanted'
+  for (const { asks } of entries)
+    if (asks !== undefined)
+      events.permissionAsked(deps, { session_id: sessionId, turn_id: asks.turnId, kind: asks.request.kind })
   if (turnEnd === undefined) return null
   events.turnFinished(deps, {
     session_id: sessionId,
@@ -171,7 +185,14 @@ const run = async (deps: ActivityDeps, ids: { turnId: string; sandboxId: string 
   }
   const { session_id: sessionId, id: turn_id } = turn
   if (before.status === 'queued') events.turnStarted(deps, { session_id: sessionId, turn_id, sandbox_id: sandbox.id })
-  return follow(deps, { sessionId, turn, sandbox })
+  const over = new AbortController()
+  // Not waited for: it may be amid a call to a sandbox that does not answer any more.
+  void followWishes(deps, { sessionId, turnId: turn_id, sandbox }, over.signal)
+  try {
+    return await follow(deps, { sessionId, turn, sandbox })
+  } finally {
+    over.abort()
+  }
 }
 
 export const turnActivities = (deps: ActivityDeps) => ({

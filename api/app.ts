@@ -15,6 +15,8 @@ import { healthRoutes } from './routes/health.ts'
 import { messageRoutes } from './routes/messages.ts'
 import { modelRoutes } from './routes/models.ts'
 import { openApiRoutes } from './routes/openapi.ts'
+import { permissionRoutes } from './routes/permissions.ts'
+import { queueRoutes } from './routes/queue.ts'
 import { sessionRoutes } from './routes/sessions.ts'
 
 /** Every route of the API, in the order of the document. */
@@ -23,6 +25,8 @@ export const routeTable = (deps: ApiDeps): Route[] => {
     ...agentRoutes(deps),
     ...sessionRoutes(deps),
     ...messageRoutes(deps),
+    ...queueRoutes(deps),
+    ...permissionRoutes(deps),
     ...eventRoutes(deps),
     ...diagnoseRoutes(deps),
     ...adminRoutes(deps),

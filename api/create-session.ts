@@ -37,6 +37,11 @@ const newSession = (deps: ApiDeps, agent: AgentRow, { body, idempotencyKey }: Re
     initialTurn: parts.length === 0 ? null : { id: randomUUID(), parts },
     origin: null,
     createdBy: 'ui',
+    permissions: agent.permissions,
+    limits: {
+      max_turns: body.max_turns === undefined ? agent.max_turns : body.max_turns,
+      max_cost_usd: body.max_cost_usd === undefined ? agent.max_cost_usd : body.max_cost_usd,
+    },
     claim: {
       templateHash: hashOf(deps, agent),
       poolSize: config.pool.size,
@@ -106,8 +111,10 @@ const startFirstTurn = async (
   const turn = request.initialTurn
   if (turn === null || sandbox === null || session.status !== 'ready') return
   try {
-    if ((await startTurn(deps.sql, turn.id, sandbox.id)) === null) return
-    await deps.supervisor.startTurn(sandbox, { turn_id: turn.id, parts: turn.parts, model: session.model })
+    // It may have been changed since it was written.
+    const started = await startTurn(deps.sql, turn.id, sandbox.id)
+    if (started === null) return
+    await deps.supervisor.startTurn(sandbox, { turn_id: turn.id, parts: started.parts, model: session.model })
   } catch (error) {
     log.debug({ session_id: session.id, reason: errorText(error) }, 'the first turn was not started early')
   }

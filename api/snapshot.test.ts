@@ -3,7 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals'
 import type { Sql } from '../db/sql.ts'
 import { endSession } from '../db/session-end.ts'
-import { cancelQueuedTurn, endTurn, startTurn } from '../db/turns.ts'
+import { decidePermission, listPermissions } from '../db/permissions.ts'
+import { deleteQueued, editQueued, sendNow } from '../db/queue.ts'
+import { changeLimits } from '../db/session-limits.ts'
+import { endTurn, startTurn } from '../db/turns.ts'
 import type { JournalEntry } from '../domain/supervisor-protocol.ts'
 import { startTestApi } from '../test/api.ts'
 import type { TestApi } from '../test/api.ts'
@@ -50,6 +53,7 @@ test('a client that joins amid a turn gets one frame with all there is, at the e
   const running = await session.begin('Go on')
   const waiting = await session.begin('And then')
   await session.hear(running, [assistant, say('prt_1', 'So '), { type: 'message.part.delta', properties: { messageID: 'msg_1', partID: 'prt_1', field: 'text', delta: 'far' } }]) // prettier-ignore
+  await session.ask(running)
   const head = await session.lastSeq()
 
   const stream = await openStream(urlOf('?snapshot=1&follow=1'))
@@ -58,6 +62,8 @@ test('a client that joins amid a turn gets one frame with all there is, at the e
   expect(snapshot).toEqual({ id: head, data: { type: 'snapshot', seq: head, snapshot: expect.anything() } })
   const shown = await api.call('GET', `/sessions/${session.id}`)
   const thread = await api.call('GET', `/sessions/${session.id}/messages`)
+  const asked = await api.call<object[]>('GET', `/sessions/${session.id}/permissions?status=open`)
+  expect(asked.body).toHaveLength(1)
   expect(snapshot?.data['snapshot']).toEqual({
     session: shown.body,
     messages: thread.body,
@@ -73,6 +79,7 @@ test('a client that joins amid a turn gets one frame with all there is, at the e
       truncated: false,
     },
     queued: [{ turn_id: waiting, created_at: expect.any(String) }],
+    permissions: asked.body,
   })
   expect(shown.body).toMatchObject({ last_seq: head })
   await session.hear(running, [say('prt_1', 'So far so good')])
@@ -229,7 +236,32 @@ const watch = async (query: string): Promise<Map<number, ClientView>> => {
   return views
 }
 
-/** Plays the recorded turns into the log as the worker does, in batches of any size, with messages that wait and are cancelled meanwhile. */
+/** What a user does meanwhile with what waits and with what is asked. */
+const disturb = async (random: Random, waiting: string[]): Promise<void> => {
+  const { sql } = api.deps
+  const ids = (turnId: string) => ({ sessionId: session.id, turnId })
+  const what = random.below(8)
+  if (what === 0 && waiting.length > 0) await deleteQueued(sql, ids(waiting.pop()!))
+  if (what === 1 && waiting.length > 0)
+    await editQueued(sql, ids(waiting.at(-1)!), () => [{ type: 'text', text: `Better ${random.below(100)}` }])
+  if (what === 2 && waiting.length > 1) {
+    const next = waiting.pop()!
+    await sendNow(sql, ids(next))
+    waiting.unshift(next)
+  }
+  if (what === 3) {
+    const running = "select id from turn where session_id = $1 and status = 'running'"
+    const turn = await sql.one<{ id: string }>(running, [session.id])
+    if (turn !== null) await session.ask(turn.id)
+  }
+  if (what === 4) {
+    const [permission] = await listPermissions(sql, session.id, { status: 'open', limit: 1 })
+    if (permission !== undefined) await decidePermission(sql, session.id, { id: permission.id, decision: 'allow' })
+  }
+  if (what === 5) await changeLimits(sql, session.id, { max_turns: 1_000 + random.below(2) })
+}
+
+/** Plays the recorded turns into the log as the worker does, in batches of any size, with messages that wait and change meanwhile. */
 const play = async (random: Random, onStep: () => void): Promise<void> => {
   const { sql } = api.deps
   const begun = new Map<string, string>()
@@ -258,7 +290,7 @@ const play = async (random: Random, onStep: () => void): Promise<void> => {
       next += own.length
     }
     if (random.below(12) === 0) waiting.push(await session.begin('One more'))
-    if (random.below(15) === 0 && waiting.length > 0) await cancelQueuedTurn(sql, session.id, waiting.pop()!)
+    await disturb(random, waiting)
     onStep()
     await sleep(random.below(20))
   }
@@ -291,7 +323,12 @@ test.each([1, 2, 3])(
       expect([...views.keys()].at(-1)).toBe(last)
     }
     expect(starts.size).toBeGreaterThan(8)
-    expect(expected.get(last!)).toMatchObject({ session: { status: 'dead' }, running: null, queued: [] })
+    expect(expected.get(last!)).toMatchObject({
+      session: { status: 'dead' },
+      running: null,
+      queued: [],
+      permissions: [],
+    })
   },
   120_000,
 )

@@ -6,6 +6,7 @@ import { AppError } from '../domain/errors.ts'
 import { snapshotsAtOnceMax } from '../domain/limits.ts'
 import type { ApiDeps } from './deps.ts'
 import { patiently } from './patience.ts'
+import { presentPermission } from './present/permission.ts'
 import { presentSession } from './present/session.ts'
 import { presentThread } from './present/thread.ts'
 import type { Snapshot } from './schemas/snapshot.ts'
@@ -19,7 +20,7 @@ export type Snapshots = { take(sessionId: string): Promise<TakenSnapshot> }
 const presentTurn = ({ id, created_at }: OpenTurn) => ({ turn_id: id, created_at: created_at.toISOString() })
 
 const present = (deps: Pick<ApiDeps, 'harnesses'>, rows: SnapshotRows): Snapshot => ({
-  session: presentSession(deps, rows.session, rows),
+  session: presentSession(deps, rows.session, { ...rows, needsInput: rows.permissions.length > 0 }),
   messages: presentThread(rows.session, rows.turns),
   turn:
     rows.running === null
@@ -30,6 +31,7 @@ const present = (deps: Pick<ApiDeps, 'harnesses'>, rows: SnapshotRows): Snapshot
           ...rows.running.reply,
         },
   queued: rows.queued.map(presentTurn),
+  permissions: rows.permissions.map(presentPermission),
 })
 
 export const createSnapshots = (deps: Pick<ApiDeps, 'harnesses' | 'sql' | 'drain'>): Snapshots => {

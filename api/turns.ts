@@ -2,9 +2,9 @@ import { randomUUID } from 'node:crypto'
 import type { SessionRow } from '../db/entities/session.ts'
 import type { TurnRow } from '../db/entities/turn.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
-import { getSandbox, sandboxFailed } from '../db/sandboxes.ts'
+import { sandboxFailed } from '../db/sandboxes.ts'
 import { wakeSession } from '../db/sessions.ts'
-import { bodyHash, cancelQueuedTurn, enqueueTurn, getTurn, getTurnStatus, openTurns } from '../db/turns.ts'
+import { bodyHash, enqueueTurn, getTurn, getTurnStatus } from '../db/turns.ts'
 import { AppError, errorText } from '../domain/errors.ts'
 import type { TurnRequest } from '../domain/supervisor-protocol.ts'
 import { isTurnOver } from '../domain/turn.ts'
@@ -62,6 +62,8 @@ export const replyOf = (turn: TurnRow): TurnReply => {
   if (turn.status === 'done' && turn.reply !== null) return turn.reply
   const why = turn.error?.message
   if (turn.error?.code === 'session_ended') throw new AppError('gone', why ?? 'the session has ended')
+  if (turn.error?.code === 'limit_reached')
+    throw new CodedError('conflict', 'limit_reached', `the message was not run: ${why}`)
   if (turn.status === 'interrupted')
     throw new CodedError(
       'conflict',
@@ -91,19 +93,6 @@ export const turnOver = async (deps: ApiDeps, turn: TurnRow, signal: AbortSignal
     )
   if (over.turn === null) throw new AppError('gone', 'the session was removed')
   return over.turn
-}
-
-/** Cancels what waits, the last one first, so that nothing begins in its place; then interrupts what runs, which may have waited a moment ago. */
-export const abortTurns = async (deps: ApiDeps, session: SessionRow): Promise<void> => {
-  const waiting = (await openTurns(deps.sql, session.id)).filter((turn) => turn.status === 'queued')
-  for (const turn of waiting.toReversed()) await cancelQueuedTurn(deps.sql, session.id, turn.id)
-  const running = (await openTurns(deps.sql, session.id)).find((turn) => turn.status === 'running')
-  if (running?.sandbox_id == null) return
-  const sandbox = await getSandbox(deps.sql, running.sandbox_id)
-  if (sandbox?.state !== 'claimed') return
-  await deps.supervisor.interrupt(sandbox, running.id).catch((error: unknown) => {
-    throw new AppError('upstream', `the sandbox does not answer: ${errorText(error)}`, { cause: error })
-  })
 }
 
 /** Gives up the session's sandbox; its workflow finds it lost and moves the session to another one. */

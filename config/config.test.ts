@@ -85,6 +85,7 @@ describe('whole numbers', () => {
     ['WARM_POOL_RECENT_AGENT_HOURS', 1],
     ['SESSION_IDLE_TIMEOUT_MINUTES', 1],
     ['SESSION_MAX_HOURS', 1],
+    ['PERMISSION_TIMEOUT_MINUTES', 1],
     ['PORT', 0],
     ['METRICS_PORT', 0],
     ['WORKER_METRICS_PORT', 0],
@@ -99,9 +100,14 @@ describe('whole numbers', () => {
 
   test('carry their unit into the reason and become milliseconds', () => {
     expect(reasonsOf({ WARM_POOL_TTL_MINUTES: '0' })['WARM_POOL_TTL_MINUTES']).toContain('minutes')
-    const config = load({ WARM_POOL_TTL_MINUTES: '45', SESSION_IDLE_TIMEOUT_MINUTES: '2', SESSION_MAX_HOURS: '3' })
+    const config = load({
+      WARM_POOL_TTL_MINUTES: '45',
+      SESSION_IDLE_TIMEOUT_MINUTES: '2',
+      SESSION_MAX_HOURS: '3',
+      PERMISSION_TIMEOUT_MINUTES: '5',
+    })
     expect(config.pool.ttlMs).toBe(45 * 60_000)
-    expect(config.session).toEqual({ idleTimeoutMs: 120_000, maxAgeMs: 3 * 3_600_000 })
+    expect(config.session).toEqual({ idleTimeoutMs: 120_000, maxAgeMs: 3 * 3_600_000, permissionTimeoutMs: 300_000 })
   })
 
   test('WARM_POOL_SIZE 0 is a size', () => expect(load({ WARM_POOL_SIZE: '0' }).pool.size).toBe(0))

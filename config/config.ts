@@ -26,7 +26,7 @@ export type Config = {
   preinstalledRepo: string
   temporal: TemporalConfig
   pool: { size: number; maxProvisioning: number; ttlMs: number; recentAgentHours: number }
-  session: { idleTimeoutMs: number; maxAgeMs: number }
+  session: { idleTimeoutMs: number; maxAgeMs: number; permissionTimeoutMs: number }
   /** `CONTAINER_ENV_*`, prefix stripped. */
   containerEnv: Record<string, string>
   harness: {
@@ -274,7 +274,11 @@ export const loadConfig = (raw: RawEnv): Config => {
       ttlMs: env.WARM_POOL_TTL_MINUTES * MINUTE_MS,
       recentAgentHours: env.WARM_POOL_RECENT_AGENT_HOURS,
     },
-    session: { idleTimeoutMs: env.SESSION_IDLE_TIMEOUT_MINUTES * MINUTE_MS, maxAgeMs: env.SESSION_MAX_HOURS * HOUR_MS },
+    session: {
+      idleTimeoutMs: env.SESSION_IDLE_TIMEOUT_MINUTES * MINUTE_MS,
+      maxAgeMs: env.SESSION_MAX_HOURS * HOUR_MS,
+      permissionTimeoutMs: env.PERMISSION_TIMEOUT_MINUTES * MINUTE_MS,
+    },
     containerEnv: containerEnv.env,
     harness: {
       images: harnessImages(env),

@@ -123,6 +123,7 @@ export const envSchema = z.object({
   WARM_POOL_RECENT_AGENT_HOURS: withDefault(integer(1, 8_760, 'hours'), '24'),
   SESSION_IDLE_TIMEOUT_MINUTES: withDefault(integer(1, 10_080, 'minutes'), '30'),
   SESSION_MAX_HOURS: withDefault(integer(1, 720, 'hours'), '24'),
+  PERMISSION_TIMEOUT_MINUTES: withDefault(integer(1, 43_200, 'minutes'), '60'),
 
   TEMPORAL_ADDRESS: withDefault(hostPort, 'localhost:7233'),
   TEMPORAL_NAMESPACE: withDefault(text, 'lap'),

@@ -9,7 +9,7 @@ export type ListedAgent = AgentRow & { session_count: number; has_active_session
 
 const NEW_COLUMNS = [
   'id', 'name', 'model', 'prompt', 'tools', 'harness_id', 'harness_image', 'repo_url', 'branch', 'setup_cmd', 'pfp_url', 'mcp_servers',
-  'env_vars', 'env_var_hosts', 'allow_out', 'deny_out', 'resources', 'projects', 'preload_memory_limit', 'template_hash', 'created_by',
+  'env_vars', 'env_var_hosts', 'allow_out', 'deny_out', 'resources', 'permissions', 'max_turns', 'max_cost_usd', 'projects', 'preload_memory_limit', 'template_hash', 'created_by',
 ] as const // prettier-ignore
 
 const PATCHABLE = new Set<string>([

@@ -1,7 +1,9 @@
 import { liveSessionsMax, sessionCreatingTimeoutMs } from '../domain/limits.ts'
 import { AppError } from '../domain/errors.ts'
+import type { PermissionPolicy } from '../domain/permission.ts'
 import type { ClaimOutcome } from '../domain/session.ts'
 import { isEnded } from '../domain/session.ts'
+import type { SessionLimits } from '../domain/session-limits.ts'
 import type { MessagePart } from '../domain/turn.ts'
 import type { SandboxRow } from './entities/sandbox.ts'
 import type { SessionRequest, SessionRow } from './entities/session.ts'
@@ -26,6 +28,8 @@ export type NewSession = {
   initialTurn: { id: string; parts: MessagePart[] } | null
   origin: Record<string, unknown> | null
   createdBy: string
+  permissions: PermissionPolicy
+  limits: SessionLimits
   claim: ClaimRequest
 }
 
@@ -66,11 +70,11 @@ const CREATE = `
   made as (
     insert into session (id, agent_id, status, phase, title, spawn_mode, claim_outcome, idempotency_key, body_hash, request, model, prompt,
       sandbox_id, attempt, bound_attempt, phases, last_seq, idle_timeout_ms, created_at, last_activity_at, max_age_at, creating_deadline_at,
-      origin, created_by)
+      origin, created_by, permissions, max_turns, max_cost_usd)
     select $1, ask.agent_id, 'creating', case when c.id is null then 'creating_sandbox' else 'harness_ready' end, $6,
       case when c.id is null then 'cold' else 'warm' end, v.outcome, $7, $8, $9::jsonb, $10, $11, c.id,
       case when c.id is null then 0 else 1 end, 0, '{}', case when $14::uuid is null then 1 else 2 end, $12::int, now(), now(),
-      now() + make_interval(secs => $13::bigint / 1000.0), now() + make_interval(secs => $17::int / 1000.0), $18::jsonb, $19
+      now() + make_interval(secs => $13::bigint / 1000.0), now() + make_interval(secs => $17::int / 1000.0), $18::jsonb, $19, $20::jsonb, $21, $22
     from ask cross join verdict v left join candidate c on true returning *),
   taken as (
     update sandbox s set state = 'claimed', session_id = made.id, epoch = epoch + 1, claimed_at = now()
@@ -122,7 +126,7 @@ export const createSession = async (sql: Sql, session: NewSession): Promise<Crea
       session.id, session.agentId, session.claim.templateHash, session.claim.poolSize, session.claim.recentAgentHours, session.title,
       session.idempotencyKey, session.bodyHash, session.request, session.model, session.prompt, session.idleTimeoutMs, session.maxAgeMs,
       session.initialTurn?.id ?? null, session.initialTurn === null ? null : session.initialTurn.parts, liveSessionsMax,
-      sessionCreatingTimeoutMs, session.origin, session.createdBy,
+      sessionCreatingTimeoutMs, session.origin, session.createdBy, session.permissions, session.limits.max_turns, session.limits.max_cost_usd,
     ]) // prettier-ignore
     if (row === null) return await refused(sql, session)
     const { taken, ...made } = row

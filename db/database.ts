@@ -5,12 +5,14 @@ import type { Pool } from 'pg'
 import { AppError, errorText } from '../domain/errors.ts'
 import { Agent } from './entities/agent.ts'
 import { Event } from './entities/event.ts'
+import { Permission } from './entities/permission.ts'
 import { Claim, Outbox, PoolState } from './entities/pool.ts'
 import { Sandbox } from './entities/sandbox.ts'
 import { Session } from './entities/session.ts'
 import { Turn } from './entities/turn.ts'
 import { Migration001Initial } from './migrations/001-initial.ts'
 import { Migration002AgentResources } from './migrations/002-agent-resources.ts'
+import { Migration003Turns } from './migrations/003-turns.ts'
 import { createSql, isConnectionError } from './sql.ts'
 import type { Sql } from './sql.ts'
 
@@ -20,6 +22,7 @@ export type Database = AsyncDisposable & { orm: MikroORM; sql: Sql }
 const MIGRATIONS = [
   { name: '001-initial', class: Migration001Initial },
   { name: '002-agent-resources', class: Migration002AgentResources },
+  { name: '003-turns', class: Migration003Turns },
 ]
 
 type Extra = {
@@ -31,7 +34,7 @@ type Extra = {
 
 const options = (url: string, extra: Extra): Options => ({
   clientUrl: url,
-  entities: [Agent, Session, Sandbox, Turn, Event, Claim, PoolState, Outbox],
+  entities: [Agent, Session, Sandbox, Turn, Event, Claim, PoolState, Outbox, Permission],
   extensions: [Migrator],
   migrations: {
     tableName: 'lap_migration',

@@ -1,24 +1,26 @@
 import { EVENT_CHANNEL } from '../domain/names.ts'
 import { isEnded } from '../domain/session.ts'
 import type { NewEvent, SessionEvent } from '../domain/events.ts'
-import type { TurnReply, TurnStatus, TurnUsage } from '../domain/turn.ts'
-import { lockSession } from './session-end.ts'
+import type { PermissionRequest } from '../domain/permission.ts'
+import { notePermission } from './permissions.ts'
+import { lockSession, writeEvents } from './session-end.ts'
+import type { LockedSession } from './session-end.ts'
 import { jsonItem, pgArray } from './sql.ts'
 import type { Sql } from './sql.ts'
+import { writeTurnEnd } from './turn-end.ts'
+import type { TurnEnd } from './turn-end.ts'
 
-export type TurnEnd = {
-  turnId: string
-  status: Exclude<TurnStatus, 'queued' | 'running'>
-  reply: TurnReply | null
-  error: { code: string; message: string } | null
-  usage: TurnUsage | null
-}
+/** A question of the harness; `waitMs`: how long it waits for an answer. */
+type Question = { turnId: string; request: PermissionRequest; waitMs: number }
+
+/** `asks`: what is asked gets a row, and the event is made from it. */
+type JournalEvent = NewEvent & { journalSeq: number; asks?: Question }
 
 export type Append = {
   sessionId: string
   /** The sandbox whose journal the entries come from. */
   sandboxId: string
-  entries: (NewEvent & { journalSeq: number })[]
+  entries: JournalEvent[]
   /** Ended in the same transaction as its event. */
   turnEnd?: TurnEnd
 }
@@ -37,22 +39,52 @@ export const appendEvents = (
     const session = await lockSession(tx, append.sessionId)
     if (session === null || isEnded(session.status) || session.sandbox_id !== append.sandboxId)
       return { lastSeq: session?.last_seq ?? 0, appended: 0, ended: true }
-    const over = append.turnEnd !== undefined && (await writeTurnEnd(tx, append.turnEnd))
-    const entries = entriesToWrite(append, over)
-    const written =
-      entries.length === 0
-        ? null
-        : await tx.one<{ last_seq: number }>(APPEND, [
-            session.id,
-            session.last_seq,
-            append.sandboxId,
-            pgArray(entries.map(({ type }) => type)),
-            pgArray(entries.map(({ data }) => jsonItem(data))),
-            pgArray(entries.map(({ journalSeq }) => journalSeq)),
-          ])
-    const lastSeq = written?.last_seq ?? session.last_seq
+    const told = await withQuestions(tx, append)
+    const around = append.turnEnd === undefined ? null : await writeTurnEnd(tx, session, append.turnEnd)
+    const entries = entriesToWrite({ ...append, entries: told }, around !== null)
+    const lastSeq = await writeAround(tx, session, { append, entries, ...(around ?? { before: [], after: [] }) })
     return { lastSeq, appended: lastSeq - session.last_seq, ended: false }
   })
+
+/** Questions under the names that clients know. */
+const withQuestions = async (tx: Sql, { sessionId, sandboxId, entries }: Append): Promise<JournalEvent[]> => {
+  const told: JournalEvent[] = []
+  for (const entry of entries) {
+    const { asks } = entry
+    told.push(
+      asks === undefined ? entry : { ...entry, data: await notePermission(tx, { sessionId, sandboxId, ...asks }) },
+    )
+  }
+  return told
+}
+
+type Written = { append: Append; entries: JournalEvent[]; before: NewEvent[]; after: NewEvent[] }
+
+/** The journal's entries, and around the end of a turn what follows from it. @returns the number of the last event */
+const writeAround = async (tx: Sql, session: LockedSession, { append, entries, ...around }: Written) => {
+  let lastSeq = session.last_seq
+  const own = async (events: NewEvent[]): Promise<void> => {
+    if (events.length > 0) lastSeq = await writeEvents(tx, { id: session.id, last_seq: lastSeq }, events)
+  }
+  const journal = async (part: JournalEvent[]): Promise<void> => {
+    if (part.length === 0) return
+    const written = await tx.one<{ last_seq: number }>(APPEND, [
+      session.id,
+      lastSeq,
+      append.sandboxId,
+      pgArray(part.map(({ type }) => type)),
+      pgArray(part.map(({ data }) => jsonItem(data))),
+      pgArray(part.map(({ journalSeq }) => journalSeq)),
+    ])
+    lastSeq = written?.last_seq ?? lastSeq
+  }
+  const end = around.before.length === 0 ? 0 : entries.findIndex(({ type }) => type === 'turn.finished')
+  await journal(entries.slice(0, Math.max(0, end)))
+  await own(around.before)
+  await journal(entries.slice(Math.max(0, end)))
+  await own(around.after)
+  return lastSeq
+}
 
 /** Each number of the journal once; the end of a turn only when it ends by this append, and once. */
 const entriesToWrite = ({ entries, turnEnd }: Append, over: boolean): Append['entries'] => {
@@ -74,12 +106,6 @@ const APPEND = `
     update session set last_seq = $2 + (select count(*) from fresh), last_activity_at = now()
     where id = $1 and exists (select from fresh) returning id, last_seq)
   select last_seq, pg_notify('${EVENT_CHANNEL}', id::text)::text as notified from numbered`
-
-export const writeTurnEnd = async (tx: Sql, end: TurnEnd): Promise<boolean> =>
-  (await tx.one(
-    "update turn set status = $2, reply = $3::jsonb, error = $4::jsonb, usage = $5::jsonb, finished_at = now() where id = $1 and status = 'running' returning id",
-    [end.turnId, end.status, end.reply, end.error, end.usage],
-  )) !== null
 
 /** Number of the last entry of a sandbox' journal that is in the log; 0 for none. */
 export const journalCursor = async (sql: Sql, sandboxId: string): Promise<number> =>

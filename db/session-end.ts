@@ -4,6 +4,7 @@ import type { EndReason, FailureCode } from '../domain/session.ts'
 import { isEnded } from '../domain/session.ts'
 import type { SandboxRow } from './entities/sandbox.ts'
 import type { SessionRow } from './entities/session.ts'
+import { closePermissions } from './permission-close.ts'
 import { jsonItem, pgArray } from './sql.ts'
 import type { Sql } from './sql.ts'
 
@@ -46,13 +47,24 @@ export const writeEvents = async (
 /** What decides about a session's turns and its log. */
 export type LockedSession = Pick<
   SessionRow,
-  'id' | 'agent_id' | 'status' | 'end_reason' | 'attempt' | 'bound_attempt' | 'sandbox_id' | 'last_seq'
+  | 'id'
+  | 'agent_id'
+  | 'status'
+  | 'end_reason'
+  | 'attempt'
+  | 'bound_attempt'
+  | 'sandbox_id'
+  | 'last_seq'
+  | 'max_turns'
+  | 'max_cost_usd'
+  | 'limit_reached'
+  | 'usage'
 >
 
 /** Without the blobs of the row: this runs with each append to the log. */
 export const lockSession = (tx: Sql, id: string): Promise<LockedSession | null> =>
   tx.one<LockedSession>(
-    `select id, agent_id, status, end_reason, attempt, bound_attempt, sandbox_id, last_seq
+    `select id, agent_id, status, end_reason, attempt, bound_attempt, sandbox_id, last_seq, max_turns, max_cost_usd, limit_reached, usage
      from session where id = $1 for no key update`,
     [id],
   )
@@ -84,6 +96,7 @@ export const endSession = (sql: Sql, id: string, ending: Ending, attempt?: numbe
       [id],
     )
     await writeEvents(tx, before, [
+      ...(await closePermissions(tx, id, 'session_ended')),
       ...turns
         .toSorted((a, b) => a.seq - b.seq)
         .map((turn) => ({

@@ -14,7 +14,14 @@ export type SessionCursor = { createdAt: Date; id: string }
 /** Newest first. Lists carry no blobs: `request` is empty and `prompt` null. */
 export const listSessions = (
   sql: Sql,
-  page: { agentId?: string; status?: SessionStatus; limit: number; offset?: number; after?: SessionCursor },
+  page: {
+    agentId?: string
+    status?: SessionStatus
+    needsInput?: boolean
+    limit: number
+    offset?: number
+    after?: SessionCursor
+  },
 ): Promise<SessionRow[]> => {
   // Only the conditions that are asked for, so that each form has a plan of its own that walks an index.
   const params: unknown[] = [page.limit, page.offset ?? 0]
@@ -22,12 +29,16 @@ export const listSessions = (
   const conditions = ['true']
   if (page.agentId !== undefined) conditions.push(`agent_id = ${hole(page.agentId)}`)
   if (page.status !== undefined) conditions.push(`status = ${hole(page.status)}`)
+  if (page.needsInput !== undefined)
+    conditions.push(
+      `${page.needsInput ? '' : 'not '}exists (select from permission p where p.session_id = session.id and p.status = 'open')`,
+    )
   if (page.after !== undefined)
     conditions.push(`(created_at, id) < (${hole(page.after.createdAt)}::timestamptz, ${hole(page.after.id)}::uuid)`)
   return sql.query<SessionRow>(
     `select id, agent_id, status, phase, phase_detail, title, end_reason, failure_code, failure_reason, spawn_mode, claim_outcome, model,
        '{}'::jsonb request, null prompt, idempotency_key, body_hash, sandbox_id, attempt, bound_attempt, harness_session_id, phases, last_seq, idle_timeout_ms, created_at,
-       ready_at, last_activity_at, max_age_at, creating_deadline_at, ended_at, origin, created_by
+       ready_at, last_activity_at, max_age_at, creating_deadline_at, ended_at, origin, created_by, permissions, max_turns, max_cost_usd, limit_reached, usage
      from session where ${conditions.join(' and ')} order by created_at desc, id desc limit $1 offset $2`,
     params,
   )

@@ -1,7 +1,9 @@
 import { threadTurnsMax } from '../domain/limits.ts'
+import type { PermissionRow } from './entities/permission.ts'
 import type { SandboxRow } from './entities/sandbox.ts'
 import type { SessionRow } from './entities/session.ts'
 import type { TurnRow } from './entities/turn.ts'
+import { listPermissions } from './permissions.ts'
 import { runningReply } from './reply.ts'
 import type { RunningReply } from './reply.ts'
 import { getSandbox } from './sandboxes.ts'
@@ -21,7 +23,12 @@ export type SnapshotRows = {
   running: { turn: OpenTurn; reply: RunningReply } | null
   /** In the order in which they will run. */
   queued: OpenTurn[]
+  /** What the harness asks and nobody has answered. */
+  permissions: PermissionRow[]
 }
+
+/** A harness asks one thing after the other, or some at once. */
+const openPermissionsMax = 200
 
 const read = async (tx: Sql, sessionId: string): Promise<SnapshotRows | null> => {
   // The first look fixes what all others see; this is how the rows and the log can be told apart from what comes after.
@@ -46,6 +53,7 @@ const read = async (tx: Sql, sessionId: string): Promise<SnapshotRows | null> =>
             reply: await runningReply(tx, { sessionId, turnId: running.id, upTo: session.last_seq }),
           },
     queued: open.filter(({ status }) => status === 'queued'),
+    permissions: await listPermissions(tx, sessionId, { status: 'open', limit: openPermissionsMax }),
   }
 }
 

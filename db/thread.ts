@@ -1,3 +1,4 @@
+import { DELETED } from '../domain/turn.ts'
 import type { TurnRow } from './entities/turn.ts'
 import type { Sql } from './sql.ts'
 
@@ -8,13 +9,16 @@ const searchedBytesMax = 4 * threadBytesMax
 /** Without files; as JSON. */
 const textBytesMax = 4 * 1_024 * 1_024
 
+/** A message that was taken back before it began is no part of the conversation. */
+const isSaid = `(status <> 'cancelled' or error->>'code' is distinct from '${DELETED}')`
+
 /** The newest turns that fit, by the sizes of what is stored, which Postgres knows without reading it. There is at least one, however large. */
 const newest = (bytesMax: number): string => `
   newest as (
     select * from (
       select *, sum(size) over (order by seq desc) - size before from (
         select *, pg_column_size(parts) + coalesce(pg_column_size(reply), 0) size
-        from turn where session_id = $1 order by seq desc limit $2) t) sized
+        from turn where session_id = $1 and ${isSaid} order by seq desc limit $2) t) sized
     where before < ${bytesMax})`
 
 /**
@@ -55,8 +59,9 @@ export const listTurnTexts = (sql: Sql, sessionId: string, limit = 500): Promise
 export const firstText = async (sql: Sql, sessionId: string): Promise<string | null> =>
   (
     await sql.one<{ text: string | null }>(
-      `select left(p->>'text', 200) "text" from turn, jsonb_array_elements(parts) with ordinality e (p, i)
-       where session_id = $1 and seq = 1 and p->>'type' = 'text' order by i limit 1`,
+      `select left(p->>'text', 200) "text"
+       from (select parts from turn where session_id = $1 and ${isSaid} order by seq limit 1) first, jsonb_array_elements(parts) with ordinality e (p, i)
+       where p->>'type' = 'text' order by i limit 1`,
       [sessionId],
     )
   )?.text ?? null

@@ -2,13 +2,15 @@ import { createHash } from 'node:crypto'
 import { AppError } from '../domain/errors.ts'
 import { queuedTurnsMax } from '../domain/limits.ts'
 import { isEnded } from '../domain/session.ts'
+import { limitReached } from '../domain/session-limits.ts'
 import type { MessagePart, TurnStatus } from '../domain/turn.ts'
 import type { SandboxRow } from './entities/sandbox.ts'
 import type { TurnRow } from './entities/turn.ts'
-import { writeTurnEnd } from './events.ts'
-import type { TurnEnd } from './events.ts'
 import { lockSession, writeEvents } from './session-end.ts'
+import type { LockedSession } from './session-end.ts'
 import type { Sql } from './sql.ts'
+import { countTurn, limitMessage, writeTurnEnd } from './turn-end.ts'
+import type { TurnEnd } from './turn-end.ts'
 
 export type NewTurn = {
   sessionId: string
@@ -27,9 +29,21 @@ export type Enqueued = {
   startNow: SandboxRow | null
 }
 
+/** Messages of a session that wait, and that run. */
+type Open = { queued: number; open: number; next: number }
+
+/** @throws AppError `conflict` with `limit_reached` when what came before has used up a limit, or will */
+const checkLimits = (session: LockedSession, { queued }: Open): void => {
+  const { usage } = session
+  const reached = limitReached(session, { ...usage, turns: usage.turns + queued })
+  if (reached === null) return
+  const message = `${limitMessage(reached)}: raise ${reached.limit} of the session (PATCH), or open another one`
+  throw new AppError('conflict', message, { reason: 'limit_reached' })
+}
+
 /**
  * Stores a user's message as the next turn of its session. With nothing before it, it starts at once; else it waits in order.
- * @throws AppError `not_found`, `gone` (ended), `conflict` (key with another body), `rate_limited` (too many waiting)
+ * @throws AppError `not_found`, `gone` (ended), `conflict` (key with another body, or `limit_reached`), `rate_limited` (too many waiting)
  */
 export const enqueueTurn = (sql: Sql, turn: NewTurn): Promise<Enqueued> =>
   sql.tx(async (tx) => {
@@ -48,8 +62,9 @@ export const enqueueTurn = (sql: Sql, turn: NewTurn): Promise<Enqueued> =>
       if (existing !== null) return { turn: existing, existing: true, startNow: null }
     }
     if (isEnded(session.status)) throw new AppError('gone', `session ${session.id} has ended: ${session.end_reason}`)
-    const before = await tx.one<{ open: number; next: number }>(
+    const before = await tx.one<Open>(
       `select (select count(*)::int from turn where session_id = $1 and status in ('queued', 'running')) open,
+         (select count(*)::int from turn where session_id = $1 and status = 'queued') queued,
          (select coalesce(max(seq), 0)::int + 1 from turn where session_id = $1) next`,
       [session.id],
     )
@@ -57,6 +72,7 @@ export const enqueueTurn = (sql: Sql, turn: NewTurn): Promise<Enqueued> =>
       throw new AppError('rate_limited', `${queuedTurnsMax} messages wait in this session, which is the most`, {
         retryAfterSeconds: 10,
       })
+    checkLimits(session, before!)
     const sandbox =
       before!.open === 0 && session.status === 'ready' && session.bound_attempt === session.attempt
         ? await tx.one<SandboxRow>("select * from sandbox where id = $1 and state = 'claimed'", [session.sandbox_id])
@@ -76,6 +92,7 @@ export const enqueueTurn = (sql: Sql, turn: NewTurn): Promise<Enqueued> =>
         sandbox?.id ?? null,
       ],
     )
+    if (sandbox !== null) await countTurn(session, tx)
     await writeEvents(tx, session, [
       { type: 'turn.queued', data: { turn_id: turn.turnId, parts: turn.parts } },
       ...(sandbox === null ? [] : [{ type: 'turn.started' as const, data: { turn_id: turn.turnId } }]),
@@ -106,6 +123,7 @@ export const startTurn = (sql: Sql, turnId: string, sandboxId: string): Promise<
       "update turn set status = 'running', sandbox_id = $2, started_at = now() where id = $1 returning *",
       [turnId, sandboxId],
     )
+    await countTurn(session, tx)
     await writeEvents(tx, session, [{ type: 'turn.started', data: { turn_id: turnId } }])
     return started
   })
@@ -121,10 +139,10 @@ export const getTurnStatus = async (sql: Sql, id: string): Promise<TurnStatus | 
 export const endTurn = (sql: Sql, sessionId: string, end: TurnEnd): Promise<boolean> =>
   sql.tx(async (tx) => {
     const session = await lockSession(tx, sessionId)
-    if (session === null || !(await writeTurnEnd(tx, end))) return false
-    await writeEvents(tx, session, [
-      { type: 'turn.finished', data: { turn_id: end.turnId, status: end.status, error: end.error } },
-    ])
+    const around = session === null ? null : await writeTurnEnd(tx, session, end)
+    if (session === null || around === null) return false
+    const finished = { turn_id: end.turnId, status: end.status, error: end.error }
+    await writeEvents(tx, session, [...around.before, { type: 'turn.finished', data: finished }, ...around.after])
     return true
   })
 
@@ -135,20 +153,6 @@ export const endStrayTurn = (sql: Sql, sessionId: string, end: TurnEnd): Promise
     const turn = await tx.one<{ sandbox_id: string | null }>('select sandbox_id from turn where id = $1', [end.turnId])
     if (session === null || turn === null || turn.sandbox_id === session.sandbox_id) return false
     return endTurn(tx, sessionId, end)
-  })
-
-/** Cancels a turn that has not begun. @returns whether it was waiting */
-export const cancelQueuedTurn = (sql: Sql, sessionId: string, turnId: string): Promise<boolean> =>
-  sql.tx(async (tx) => {
-    const session = await lockSession(tx, sessionId)
-    const error = { code: 'aborted', message: 'Cancelled before it began' }
-    const turn = await tx.one(
-      "update turn set status = 'cancelled', finished_at = now(), error = $2::jsonb where id = $1 and status = 'queued' returning id",
-      [turnId, error],
-    )
-    if (session === null || turn === null) return false
-    await writeEvents(tx, session, [{ type: 'turn.finished', data: { turn_id: turnId, status: 'cancelled', error } }])
-    return true
   })
 
 /** The running turn, or the first waiting one. */

@@ -19,17 +19,20 @@ export class AppError extends Error {
   override name = 'AppError'
   readonly code: ErrorCode
   readonly details: ErrorDetail[] | undefined
+  /** For programs, more exact than `code`: what goes on the wire in its place. */
+  readonly reason: string | undefined
   /** Seconds after which a retry makes sense; sent as `Retry-After`. */
   readonly retryAfterSeconds: number | undefined
 
   constructor(
     code: ErrorCode,
     message: string,
-    options: { details?: ErrorDetail[]; retryAfterSeconds?: number; cause?: unknown } = {},
+    options: { details?: ErrorDetail[]; reason?: string; retryAfterSeconds?: number; cause?: unknown } = {},
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
     this.code = code
     this.details = options.details
+    this.reason = options.reason
     this.retryAfterSeconds = options.retryAfterSeconds
   }
 }

@@ -72,6 +72,10 @@ export const drainTimeoutMs = 10 * SECOND
 export const modelsCacheMs = 60 * SECOND
 /** Interrupting a turn: the supervisor answers at once or not at all. */
 export const abortTimeoutMs = 5 * SECOND
+/** What a worker does anyway is tried early for this long while a person waits for the answer. */
+export const earlyCallMs = 500
+/** How often whoever follows a turn looks whether somebody wants it to stop, or has answered it: both reach the sandbox early, as a rule. */
+export const turnWishesMs = 2 * SECOND
 /** Looking at a sandbox for `diagnose`. */
 export const probeTimeoutMs = 2 * SECOND
 /** `creating` for longer than this without a reachable supervisor is suspicious: a cold start takes 10–12 s. */

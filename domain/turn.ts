@@ -2,7 +2,7 @@
  * One message of the user and everything the harness does about it.
  *
  *   queued ──► running ──► done | failed | cancelled | interrupted
- *      └─────────────────► cancelled (session ended before it began)
+ *      └─────────────────► cancelled (taken back, aborted, a limit reached, or the session ended, before it began)
  *
  * `interrupted`: the sandbox was lost while it ran; it may be sent again, and is never run twice by itself.
  */
@@ -27,5 +27,8 @@ export type TurnUsage = {
   /** Requests to the gateway. */
   requests: number
 }
+
+/** Code of the error of a turn that was taken back while it waited. */
+export const DELETED = 'deleted'
 
 export const isTurnOver = (status: TurnStatus): boolean => status !== 'queued' && status !== 'running'

@@ -39,6 +39,7 @@ const requestOf = async (deps: BindDeps, session: SessionRow, sandbox: SandboxRo
     model: session.model,
     gateway: { base_url: deps.litellm.apiBase, api_key: deps.litellm.apiKey },
     files: session.request.files ?? [],
+    permissions: session.permissions,
     history: moved ? retell(await listTurnTexts(deps.sql, session.id), restoredHistoryMaxChars) : [],
   }
 }

@@ -6,6 +6,7 @@ const turn = (said: string, reply: string | null, status: ToldTurn['status'] = '
   status,
   parts: [{ type: 'text', text: said }],
   reply: reply === null ? null : { info: {}, parts: [{ type: 'text', text: reply }] },
+  started_at: status === 'queued' ? null : new Date(0),
 })
 
 test('a conversation is told in its order', () => {
@@ -32,8 +33,9 @@ test('of a last exchange that is too long alone the beginnings are told', () => 
   ])
 })
 
-test('a message that has not begun is left out, one that was interrupted says so', () => {
-  expect(retell([turn('lost', null, 'interrupted'), turn('waiting', null, 'queued')], 1_000)).toEqual([
+test('a message that has not begun is left out, also one that never will, and one that was interrupted says so', () => {
+  const takenBack = { ...turn('never said', null, 'cancelled'), started_at: null }
+  expect(retell([turn('lost', null, 'interrupted'), takenBack, turn('waiting', null, 'queued')], 1_000)).toEqual([
     { role: 'user', text: 'lost\n[this message was interrupted]' },
   ])
 })
@@ -41,6 +43,7 @@ test('a message that has not begun is left out, one that was interrupted says so
 test('results of tools are told, files only by name', () => {
   const done: ToldTurn = {
     status: 'done',
+    started_at: new Date(0),
     parts: [{ type: 'file', filename: 'a.png', url: 'data:image/png;base64,AAAA' }],
     reply: { info: {}, parts: [{ type: 'tool', tool: 'bash', state: { input: { command: 'ls' }, output: 'a.png' } }] },
   }

@@ -4,7 +4,13 @@ import type { MessagePart, TurnReply, TurnStatus } from '../domain/turn.ts'
 type Said = BindRequest['history'][number]
 
 /** What is needed of a turn to tell it again; its row fits. */
-export type ToldTurn = { status: TurnStatus; parts: MessagePart[]; reply: TurnReply | null }
+export type ToldTurn = {
+  status: TurnStatus
+  parts: MessagePart[]
+  reply: TurnReply | null
+  /** null: it never began. */
+  started_at: Date | null
+}
 
 const cut = (text: string, max: number): string => (text.length <= max ? text : `${text.slice(0, max)} […]`)
 
@@ -27,13 +33,13 @@ const textOf = (parts: MessagePart[]): string =>
 
 /**
  * An earlier conversation, oldest first, for a harness that was not there. Text and tool results, files only by name; the newest of it that fits,
- * so that it can be told at once and does not crowd out the work. A message that never began is not part of it: it will be sent.
+ * so that it can be told at once and does not crowd out the work. A message that never began is not part of it: it will be sent, or was cancelled.
  */
 export const retell = (turns: ToldTurn[], maxChars: number): Said[] => {
   const told: Said[] = []
   let left = maxChars
   for (const turn of turns.toReversed()) {
-    if (turn.status === 'queued' || turn.status === 'running') continue
+    if (turn.started_at === null || turn.status === 'running') continue
     const note = turn.status === 'done' ? '' : `\n[this message was ${turn.status}]`
     const both: Said[] = [{ role: 'user', text: textOf(turn.parts) + note }]
     if (turn.reply !== null) both.push({ role: 'assistant', text: textOf(turn.reply.parts) })

@@ -1,3 +1,4 @@
+import type { PermissionStatus } from '../domain/permission-status.ts'
 import type { SandboxPurpose } from '../domain/sandbox.ts'
 import type { ClaimOutcome, EndReason, FailureCode, SpawnMode, StartPhases } from '../domain/session.ts'
 import type { TurnStatus } from '../domain/turn.ts'
@@ -117,6 +118,21 @@ export const turnFinished = (
   metrics.turns.inc({ status })
   if (fields.duration_ms !== null) metrics.turnDuration.observe({ status }, seconds(fields.duration_ms))
   log.info({ event: 'turn_finished', ...fields }, `turn ${status}`)
+}
+
+/** A harness asked before it did something. */
+export const permissionAsked = (
+  { log }: Telemetry,
+  fields: { session_id: string; turn_id: string; kind: string },
+): void => log.info({ event: 'permission_asked', ...fields }, `permission asked: ${fields.kind}`)
+
+/** A question of a harness has its answer. */
+export const permissionDecided = (
+  { log, metrics }: Telemetry,
+  fields: { session_id: string; turn_id: string; permission_id?: string; kind?: string; outcome: PermissionStatus },
+): void => {
+  metrics.permissions.inc({ outcome: fields.outcome })
+  log.info({ event: 'permission_decided', ...fields }, `permission ${fields.outcome}`)
 }
 
 /** Events were appended to a session's log. Too frequent for a line. */

@@ -65,6 +65,12 @@ const sessionMetrics = (registers: Registry[]) => ({
     registers,
   }),
   turns: new Counter({ name: 'turn_total', help: 'Turns that are over, by status', labelNames: ['status'], registers }),
+  permissions: new Counter({
+    name: 'permission_total',
+    help: 'Questions of harnesses that are over, by outcome (allowed, denied, expired)',
+    labelNames: ['outcome'],
+    registers,
+  }),
   turnDuration: new Histogram({
     name: 'turn_duration_seconds',
     help: 'From the start of a turn to its end',

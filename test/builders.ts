@@ -7,6 +7,7 @@ import type { SandboxRow } from '../db/entities/sandbox.ts'
 import { reservePoolSandbox, sandboxWarm } from '../db/sandboxes.ts'
 import type { Sql } from '../db/sql.ts'
 import { sandboxName } from '../domain/names.ts'
+import { ALLOW_ALL } from '../domain/permission.ts'
 
 /** Template hash of agents that a test does not give another. */
 export const TEMPLATE = 'template-a'
@@ -15,6 +16,7 @@ export const buildAgent = (sql: Sql, over: Partial<AgentRow> = {}): Promise<Agen
   insertAgent(sql, {
     id: randomUUID(), name: 'an agent', model: 'demo', prompt: null, tools: [], harness_id: 'light', harness_image: 'light:dev', repo_url: null,
     branch: 'main', setup_cmd: null, pfp_url: null, mcp_servers: [], env_vars: {}, env_var_hosts: {}, allow_out: [], deny_out: [], resources: null, projects: [],
+    permissions: ALLOW_ALL, max_turns: null, max_cost_usd: null,
     preload_memory_limit: 10, template_hash: TEMPLATE, created_by: 'test', ...over,
   }) // prettier-ignore
 
@@ -32,6 +34,8 @@ export const newSession = (agentId: string, over: Partial<NewSession> = {}): New
   initialTurn: null,
   origin: null,
   createdBy: 'test',
+  permissions: ALLOW_ALL,
+  limits: { max_turns: null, max_cost_usd: null },
   claim: { templateHash: TEMPLATE, poolSize: 100, recentAgentHours: 24 },
   ...over,
 })

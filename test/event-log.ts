@@ -9,6 +9,7 @@ import type { TurnReply } from '../domain/turn.ts'
 import type { HarnessEvent } from '../supervisor/harness.ts'
 import { randomUUID } from 'node:crypto'
 import { buildAgent, buildSession, buildWarmSandbox } from './builders.ts'
+import { question } from './conversation.ts'
 
 /** A ready session whose log a test writes as the worker does. */
 export type WrittenSession = {
@@ -18,6 +19,8 @@ export type WrittenSession = {
   say(count: number): Promise<void>
   /** Appends what a harness said amid a turn. */
   hear(turnId: string | null, events: HarnessEvent[]): Promise<void>
+  /** The harness asks amid a turn. */
+  ask(turnId: string): Promise<void>
   /** A message, begun. @returns the turn's id */
   begin(text?: string): Promise<string>
   /** The end of a turn, with this reply, or with one of one word. */
@@ -51,6 +54,11 @@ export const buildWrittenSession = async ({ sql }: { sql: Sql } | ApiDeps): Prom
         data: { turn_id: turnId, ...event },
         journalSeq: ++journalSeq,
       }))
+      await appendEvents(sql, { sessionId: id, sandboxId: sandbox.id, entries })
+    },
+    async ask(turnId) {
+      const asks = { turnId, request: question(), waitMs: 60_000 }
+      const entries = [{ type: 'permission.asked' as const, data: {}, journalSeq: ++journalSeq, asks }]
       await appendEvents(sql, { sessionId: id, sandboxId: sandbox.id, entries })
     },
     async begin(text = 'Go') {

@@ -15,13 +15,21 @@ type ShownTurn = {
 /** What a client shows of a session. Two clients that know the same show the same. */
 export type ClientView = {
   seq: number
-  session: { status: string; attempt: number; end_reason: string | null }
+  session: {
+    status: string
+    attempt: number
+    end_reason: string | null
+    max_turns: number | null
+    limit_reached: string | null
+  }
   turns: ShownTurn[]
   running: ({ id: string } & ReplySoFar) | null
   queued: string[]
+  /** What waits for an answer. */
+  permissions: string[]
 }
 
-type Data = { turn_id: string; status: string; error: { code: string } | null; parts: MessagePart[]; attempt: number; end_reason: string; code?: string } // prettier-ignore
+type Data = { permission: { id: string }; permission_id: string; limit: string; limit_reached: string | null; max_turns: number | null; turn_id: string; status: string; error: { code: string } | null; parts: MessagePart[]; attempt: number; end_reason: string; code?: string } // prettier-ignore
 type Frame = {
   seq: number
   turn_id?: string | null
@@ -33,13 +41,23 @@ const codeOf = (error: unknown): string | null => (error as { code: string } | n
 
 /** Puts together what a client shows, from the frames of `…/events`, which begin with the log's start, or with a snapshot. */
 export const createClientState = (from: 'log' | 'snapshot') => {
-  const session: ClientView['session'] = { status: 'creating', attempt: 0, end_reason: null }
+  const session: ClientView['session'] = {
+    status: 'creating',
+    attempt: 0,
+    end_reason: null,
+    max_turns: null,
+    limit_reached: null,
+  }
+  const permissions = new Set<string>()
   const turns = new Map<string, ShownTurn>()
   let seq = 0
   let running: { id: string; reply: ReturnType<typeof createReplyCollector> } | null = null
 
-  const begin = ({ session: shown, messages, turn }: Snapshot): void => {
-    Object.assign(session, { status: shown.status, attempt: shown.attempt, end_reason: shown.end_reason })
+  const begin = ({ session: shown, messages, turn, permissions: asked }: Snapshot): void => {
+    const { status, attempt, end_reason, max_turns, limit_reached } = shown
+    Object.assign(session, { status, attempt, end_reason, max_turns, limit_reached })
+    for (const { id } of asked) permissions.add(id)
+    if (shown.needs_input !== asked.length > 0) throw new Error('the session does not say what its permissions say')
     let last: ShownTurn | undefined
     for (const { info, parts } of messages)
       if (info['role'] === 'user') {
@@ -58,6 +76,7 @@ export const createClientState = (from: 'log' | 'snapshot') => {
   const finish = ({ turn_id, status, error }: Data): void => {
     const turn = turns.get(turn_id)
     if (turn === undefined) return
+    if (codeOf(error) === 'deleted') return void turns.delete(turn_id)
     const said = running?.id === turn_id ? running.reply.reply() : null
     // What is cut off leaves no reply in the thread.
     const kept = status !== 'interrupted' && codeOf(error) !== 'session_ended' ? said : null
@@ -67,6 +86,18 @@ export const createClientState = (from: 'log' | 'snapshot') => {
       reply: kept === null ? null : { id: kept.info['id'], parts: kept.parts },
     })
     if (running?.id === turn_id) running = null
+  }
+
+  /** Before the others that wait, behind all that has begun. */
+  const putFirst = (id: string): void => {
+    const all = [...turns.values()]
+    const order = [
+      ...all.filter(({ status }) => status !== 'queued'),
+      ...all.filter((turn) => turn.id === id),
+      ...all.filter((turn) => turn.status === 'queued' && turn.id !== id),
+    ]
+    turns.clear()
+    for (const turn of order) turns.set(turn.id, turn)
   }
 
   const own = (type: string, data: Data): void => {
@@ -84,6 +115,13 @@ export const createClientState = (from: 'log' | 'snapshot') => {
       running = { id: turn.id, reply: createReplyCollector() }
     }
     if (type === 'turn.finished') finish(data)
+    if (type === 'turn.edited' && turn !== undefined) turn.parts = data.parts
+    if (type === 'turn.moved') putFirst(data.turn_id)
+    if (type === 'permission.asked') permissions.add(data.permission.id)
+    if (type === 'permission.replied' || type === 'permission.expired') permissions.delete(data.permission_id)
+    if (type === 'session.limit_reached') session.limit_reached = data.limit
+    if (type === 'session.updated')
+      Object.assign(session, { max_turns: data.max_turns, limit_reached: data.limit_reached })
   }
 
   return {
@@ -107,6 +145,7 @@ export const createClientState = (from: 'log' | 'snapshot') => {
         turns: [...turns.values()],
         running: running === null ? null : { id: running.id, ...running.reply.soFar() },
         queued: [...turns.values()].filter(({ status }) => status === 'queued').map(({ id }) => id),
+        permissions: [...permissions],
       }),
   }
 }

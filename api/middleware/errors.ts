@@ -33,10 +33,10 @@ const known = (error: unknown): AppError =>
 
 /** The body of every error, and of error frames in streams. What is internal stays in the log. */
 export const errorBody = (error: unknown, requestId: string) => {
-  const { code, message, details } = known(error)
+  const { code, message, details, reason } = known(error)
   return {
     error: code === 'internal' ? 'Internal error' : message,
-    code: error instanceof CodedError ? error.wireCode : code,
+    code: error instanceof CodedError ? error.wireCode : (reason ?? code),
     ...(details === undefined ? {} : { details }),
     request_id: requestId,
   }

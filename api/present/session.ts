@@ -18,19 +18,22 @@ export type Shown = {
   sandbox: Pick<SandboxRow, 'name' | 'endpoint' | 'harness_id'> | null
   /** What the user said first: stands in for a title. */
   firstText?: string | null
+  /** Its harness waits for a person. */
+  needsInput: boolean
 }
 
 /** A session as everybody sees it: no environment, no files, no bodies. */
 export const presentSession = (
   deps: Pick<ApiDeps, 'harnesses'>,
   row: Omit<SessionRow, 'request' | 'prompt'>,
-  { sandbox, firstText = null }: Shown,
+  { sandbox, firstText = null, needsInput }: Shown,
 ): Session => ({
   id: row.id,
   agent_id: row.agent_id,
   title: row.title,
   title_preview: preview(row.title ?? firstText),
   status: row.status,
+  needs_input: needsInput,
   phase: row.phase,
   phase_detail: row.phase_detail,
   spawn_mode: row.spawn_mode,
@@ -48,6 +51,11 @@ export const presentSession = (
   last_seq: row.last_seq,
   phases: row.phases,
   idle_timeout_ms: row.idle_timeout_ms,
+  permissions: row.permissions,
+  max_turns: row.max_turns,
+  max_cost_usd: row.max_cost_usd,
+  limit_reached: row.limit_reached,
+  usage: row.usage,
   failure_code: row.failure_code,
   failure_reason: row.failure_reason,
   end_reason: row.end_reason,

@@ -13,6 +13,7 @@ import { recordPoolSuccess } from '../../db/pool.ts'
 import type { AgentRow } from '../../db/entities/agent.ts'
 import { AppError } from '../../domain/errors.ts'
 import { isId } from '../../domain/names.ts'
+import { ALLOW_ALL } from '../../domain/permission.ts'
 import {
   checkAgainstPlatform,
   checkHostBindings,
@@ -80,6 +81,9 @@ const create = (deps: ApiDeps): Route =>
         tools: body.tools ?? [],
         pfp_url: body.pfp_url ?? null,
         mcp_servers: body.mcp_servers ?? [],
+        permissions: body.permissions ?? ALLOW_ALL,
+        max_turns: body.max_turns ?? null,
+        max_cost_usd: body.max_cost_usd ?? null,
         env_var_hosts,
         projects: body.projects ?? [],
         preload_memory_limit: body.preload_memory_limit ?? 10,

@@ -1,4 +1,7 @@
 import { getSandbox, sandboxAddresses } from '../../db/sandboxes.ts'
+import { waitingForInput } from '../../db/permissions.ts'
+import { abortTurns } from '../../db/queue.ts'
+import { changeLimits } from '../../db/session-limits.ts'
 import { firstText } from '../../db/thread.ts'
 import { endSession } from '../../db/session-end.ts'
 import { getSession, listSessions } from '../../db/sessions.ts'
@@ -12,6 +15,7 @@ import { createAgentSession } from '../create-session.ts'
 import type { ApiDeps } from '../deps.ts'
 import { findLiveSession, findSession } from '../find.ts'
 import { waitFor } from '../follow.ts'
+import { interruptSoon } from '../interrupt.ts'
 import { presentSession } from '../present/session.ts'
 import { paceRelay } from '../relay-pace.ts'
 import { route } from '../route.ts'
@@ -24,8 +28,9 @@ import {
   SessionDeleted,
   SessionList,
   SessionListQuery,
+  SessionPatch,
 } from '../schemas/session.ts'
-import { abortTurns, leaveSandbox } from '../turns.ts'
+import { leaveSandbox } from '../turns.ts'
 import { findAgent } from './agents.ts'
 
 const AGENTS = '/api/v1/managed_agents/agents'
@@ -33,11 +38,12 @@ const BASE = '/api/v1/managed_agents/sessions'
 const tag = 'sessions'
 
 const inFull = async (deps: ApiDeps, session: SessionRow) => {
-  const [sandbox, text] = await Promise.all([
+  const [sandbox, text, waiting] = await Promise.all([
     session.sandbox_id === null ? null : getSandbox(deps.sql, session.sandbox_id),
     session.title === null ? firstText(deps.sql, session.id) : null,
+    waitingForInput(deps.sql, [session.id]),
   ])
-  return presentSession(deps, session, { sandbox, firstText: text })
+  return presentSession(deps, session, { sandbox, firstText: text, needsInput: waiting.has(session.id) })
 }
 
 /** The session as soon as it has left `creating`, or as it is after the time. */
@@ -82,7 +88,11 @@ const create = (deps: ApiDeps): Route => {
       const binding = replayed && session.spawn_mode === 'warm'
       const timeoutMs = query.wait === 'ready' ? waitReadyMaxMs : binding ? bindTimeoutMs : 0
       if (timeoutMs === 0 || session.status !== 'creating') {
-        ctx.body = presentSession(deps, session, { sandbox, firstText: body.initial_prompt ?? null })
+        ctx.body = presentSession(deps, session, {
+          sandbox,
+          firstText: body.initial_prompt ?? null,
+          needsInput: false,
+        })
         return
       }
       answered()
@@ -130,6 +140,7 @@ const list = (deps: ApiDeps): Route =>
       const rows = await listSessions(deps.sql, {
         ...(query.agent_id === undefined ? {} : { agentId: query.agent_id }),
         ...(query.status === undefined ? {} : { status: query.status }),
+        ...(query.needs_input === undefined ? {} : { needsInput: query.needs_input }),
         ...(after === null ? {} : { after }),
         limit: query.limit,
         offset: query.offset,
@@ -137,8 +148,19 @@ const list = (deps: ApiDeps): Route =>
       const last = rows.at(-1)
       if (last !== undefined && rows.length === query.limit) ctx.set('X-Next-Cursor', cursorOf(last))
       const ids = rows.map((row) => row.sandbox_id).filter((id) => id !== null)
-      const sandboxes = await sandboxAddresses(deps.sql, ids)
-      ctx.body = rows.map((row) => presentSession(deps, row, { sandbox: sandboxes.get(row.sandbox_id ?? '') ?? null }))
+      const [sandboxes, waiting] = await Promise.all([
+        sandboxAddresses(deps.sql, ids),
+        waitingForInput(
+          deps.sql,
+          rows.map(({ id }) => id),
+        ),
+      ])
+      ctx.body = rows.map((row) =>
+        presentSession(deps, row, {
+          sandbox: sandboxes.get(row.sandbox_id ?? '') ?? null,
+          needsInput: waiting.has(row.id),
+        }),
+      )
     },
   })
 
@@ -153,6 +175,25 @@ const get = (deps: ApiDeps): Route =>
     errors: ['not_found'],
     async handle(ctx, { params }) {
       ctx.body = await inFull(deps, await findSession(deps, params.id))
+    },
+  })
+
+const patch = (deps: ApiDeps): Route =>
+  route({
+    method: 'patch',
+    path: `${BASE}/:id`,
+    operationId: 'updateSession',
+    tag,
+    summary: 'Change the limits of a session',
+    description:
+      'A session that had reached its limit takes messages again when that is raised. One beyond its new limit takes no more after the turn that runs.',
+    body: SessionPatch,
+    replies: [{ status: 200, description: 'The session', schema: Session }],
+    errors: ['not_found', 'gone'],
+    async handle(ctx, { params, body }) {
+      const { id } = await findSession(deps, params.id)
+      await changeLimits(deps.sql, id, body)
+      ctx.body = await inFull(deps, await findSession(deps, id))
     },
   })
 
@@ -211,11 +252,13 @@ const abort = (deps: ApiDeps): Route =>
     operationId: 'abortSession',
     tag,
     summary: 'Stop what runs',
-    description: 'Cancels the running turn and those that wait behind it. The session stays.',
-    replies: [{ status: 200, description: 'Stopped, or nothing was running', schema: Ok }],
-    errors: ['not_found', 'gone', 'upstream'],
+    description:
+      'Cancels the running turn and those that wait behind it. The session stays. Answered at once: a harness that does not stop by itself is ended within 5 s.',
+    replies: [{ status: 200, description: 'Stopping, or nothing was running', schema: Ok }],
+    errors: ['not_found', 'gone'],
     async handle(ctx, { params }) {
-      await abortTurns(deps, await findLiveSession(deps, params.id))
+      const session = await findLiveSession(deps, params.id)
+      await interruptSoon(ctx, deps, await abortTurns(deps.sql, session.id))
       ctx.body = { ok: true }
     },
   })
@@ -224,6 +267,7 @@ export const sessionRoutes = (deps: ApiDeps): Route[] => [
   create(deps),
   list(deps),
   get(deps),
+  patch(deps),
   remove(deps),
   restart(deps),
   abort(deps),

@@ -2,6 +2,8 @@ import { z } from 'zod'
 import { QUANTITY } from '../../domain/quantity.ts'
 import { Id, Limit, Offset, strict, Time } from './common.ts'
 import { EnvVarHosts, EnvVars, HostList } from './env.ts'
+import { MaxCostUsd, MaxTurns } from './limits.ts'
+import { Permissions, PermissionsGiven } from './permission.ts'
 
 const text = (max: number) => z.string().max(max, `must have at most ${max} characters`)
 const promptMax = 200_000
@@ -63,6 +65,9 @@ const shared = {
   allow_out: HostList.optional(),
   deny_out: HostList.optional(),
   resources: Resources.nullable().optional(),
+  permissions: PermissionsGiven.optional(),
+  max_turns: MaxTurns.optional(),
+  max_cost_usd: MaxCostUsd.optional(),
   projects: z.array(Project).max(50).optional(),
   preload_memory_limit: PreloadLimit.optional(),
   env_vars: EnvVars.optional(),
@@ -115,6 +120,9 @@ const fields = {
   allow_out: z.array(z.string()),
   deny_out: z.array(z.string()),
   resources: Resources.nullable(),
+  permissions: Permissions,
+  max_turns: z.int().nullable().describe('Of its sessions that say nothing else.'),
+  max_cost_usd: z.number().nullable().describe('Of its sessions that say nothing else.'),
   projects: z.array(z.unknown()),
   preload_memory_limit: z.int(),
   template_id: z.string().nullable(),

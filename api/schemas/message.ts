@@ -1,7 +1,8 @@
 import { z } from 'zod'
 import { threadTurnsMax } from '../../domain/limits.ts'
-import { Json, queryNumber, strict, Time } from './common.ts'
-import { Attachments } from './session.ts'
+import { TURN_STATUSES } from '../../domain/turn.ts'
+import { Attachments, messageTextMax, SentParts } from './attachment.ts'
+import { Id, Json, queryNumber, strict, Time } from './common.ts'
 
 const Part = z.looseObject({ type: z.string('must name the kind of the part, for instance "text"').min(1) }).meta({
   id: 'Part',
@@ -9,9 +10,11 @@ const Part = z.looseObject({ type: z.string('must name the kind of the part, for
     'A part in the shape of the harness: `{type: "text", text}`, `{type: "file", mime, url, filename}`, `{type: "tool", …}`.',
 })
 
+const Text = z.string().max(messageTextMax, `must have at most ${messageTextMax} characters`)
+
 export const MessageSend = strict({
-  text: z.string().max(1_000_000, 'must have at most 1000000 characters').optional(),
-  parts: z.array(Part).min(1, 'must have at least one part').max(100, 'must have at most 100 parts').optional(),
+  text: Text.optional(),
+  parts: SentParts.optional(),
   attachments: Attachments.optional(),
 })
   .refine((body) => (body.attachments ?? []).length > 0 || body.parts !== undefined || (body.text ?? '') !== '', {
@@ -22,6 +25,46 @@ export const MessageSend = strict({
     description: '`attachments` (after `text`) or `parts` or `text`, in this order of preference.',
   })
 export type MessageSend = z.output<typeof MessageSend>
+
+export const MessagePatch = strict({
+  text: Text.exactOptional(),
+  parts: SentParts.exactOptional(),
+  attachments: Attachments.exactOptional(),
+})
+  .refine((body) => Object.keys(body).length > 0, 'needs text, attachments or parts')
+  .refine((body) => body.parts === undefined || Object.keys(body).length === 1, {
+    message: 'replaces everything: leave text and attachments out',
+    path: ['parts'],
+  })
+  .meta({
+    id: 'MessagePatch',
+    description:
+      '`text` takes the place of what was written, `attachments` that of the images; what is left out stays. `parts` takes the place of everything.',
+  })
+export type MessagePatch = z.output<typeof MessagePatch>
+
+export const QueuedMessage = z
+  .object({
+    id: Id.describe('Of the turn; the first message of the queue runs next.'),
+    status: z.enum(TURN_STATUSES),
+    parts: z.array(Part).describe('In a list without the contents of files.'),
+    created_at: Time,
+    edited_at: Time.nullable(),
+  })
+  .meta({ id: 'QueuedMessage' })
+export type QueuedMessage = z.output<typeof QueuedMessage>
+
+export const Queue = z.array(QueuedMessage).meta({ id: 'Queue' })
+
+export const MessageDeleted = z.object({ id: Id, status: z.literal('deleted') }).meta({ id: 'MessageDeleted' })
+
+export const SentNow = z
+  .object({
+    id: Id,
+    status: z.enum(TURN_STATUSES).describe('`queued`: it runs next; `running`: it runs already.'),
+    interrupted_turn_id: Id.nullable().describe('The turn that stops for it.'),
+  })
+  .meta({ id: 'SentNow' })
 
 export const Message = z
   .object({ info: Json.describe('At least `id`, `sessionID` and `role`.'), parts: z.array(Part) })

@@ -1,26 +1,10 @@
 import { z } from 'zod'
-import { bodyMaxBytes } from '../../domain/limits.ts'
 import { SESSION_STATUSES } from '../../domain/session.ts'
+import { Attachments } from './attachment.ts'
 import { Id, Json, Limit, Offset, strict, Time } from './common.ts'
 import { EnvVars } from './env.ts'
-
-const attachmentMaxBytes = 5 * 1024 * 1024
-const IMAGE_TYPES = ['image/png', 'image/jpeg', 'image/gif', 'image/webp'] as const
-
-export const Attachment = strict({
-  name: z.string().max(255, 'must have at most 255 characters').optional(),
-  mime_type: z.enum(IMAGE_TYPES, `must be one of ${IMAGE_TYPES.join(', ')}`),
-  base64: z
-    .base64('must be base64')
-    .min(1, 'must not be empty')
-    .max(Math.ceil(attachmentMaxBytes / 3) * 4, 'must be at most 5 MiB decoded'),
-}).meta({ id: 'Attachment' })
-export type Attachment = z.output<typeof Attachment>
-
-export const Attachments = z
-  .array(Attachment)
-  .max(10, 'must have at most 10 entries')
-  .describe(`Images. The whole body of a request has at most ${bodyMaxBytes / 1_048_576} MiB.`)
+import { MaxCostUsd, MaxTurns } from './limits.ts'
+import { Permissions } from './permission.ts'
 
 export const SessionCreate = strict({
   title: z.string().max(500, 'must have at most 500 characters').nullable().optional(),
@@ -31,8 +15,15 @@ export const SessionCreate = strict({
     .describe('The first message; it runs as soon as the session is ready.'),
   initial_attachments: Attachments.optional(),
   env_vars: EnvVars.optional().describe('Environment of this session, over the agent’s.'),
+  max_turns: MaxTurns.optional(),
+  max_cost_usd: MaxCostUsd.optional(),
 }).meta({ id: 'SessionCreate' })
 export type SessionCreate = z.output<typeof SessionCreate>
+
+export const SessionPatch = strict({
+  max_turns: MaxTurns.exactOptional(),
+  max_cost_usd: MaxCostUsd.exactOptional(),
+}).meta({ id: 'SessionPatch', description: 'What is left out stays.' })
 
 export const SessionCreateQuery = z.object({
   wait: z
@@ -48,6 +39,7 @@ export const Session = z
     title: z.string().nullable(),
     title_preview: z.string().nullable(),
     status: z.enum(SESSION_STATUSES),
+    needs_input: z.boolean().describe('Its harness waits for an answer: see `permissions`.'),
     phase: z.string().nullable(),
     phase_detail: z.string().nullable(),
     spawn_mode: z.enum(['warm', 'cold']),
@@ -65,6 +57,23 @@ export const Session = z
     last_seq: z.int().describe('Number of the last event; `?after=` it streams only what is new.'),
     phases: z.record(z.string(), z.number()).describe('Moment of the start → milliseconds since the request.'),
     idle_timeout_ms: z.int().nullable(),
+    permissions: Permissions,
+    max_turns: z.int().nullable(),
+    max_cost_usd: z.number().nullable(),
+    limit_reached: z
+      .enum(['max_turns', 'max_cost_usd'])
+      .nullable()
+      .describe('Why it takes no more messages, until that limit is raised.'),
+    usage: z
+      .object({
+        turns: z.int().describe('Turns that have begun, however they ended.'),
+        input_tokens: z.int(),
+        output_tokens: z.int(),
+        cached_tokens: z.int().describe('Of the input, what was read from a cache.'),
+        requests: z.int().describe('Requests to the gateway.'),
+        cost_usd: z.number().nullable().describe('null: the gateway has told no cost.'),
+      })
+      .describe('Of all turns that are over, as far as it is known: what a turn used whose sandbox was lost is not.'),
     failure_code: z.string().nullable(),
     failure_reason: z.string().nullable(),
     end_reason: z.string().nullable(),
@@ -82,6 +91,9 @@ export const SessionList = z.array(Session).meta({ id: 'SessionList' })
 export const SessionListQuery = z.object({
   agent_id: z.string().optional(),
   status: z.enum(SESSION_STATUSES, `must be one of ${SESSION_STATUSES.join(', ')}`).optional(),
+  needs_input: z
+    .stringbool({ truthy: ['true', '1'], falsy: ['false', '0'], error: 'must be true or false' })
+    .optional(),
   limit: Limit,
   offset: Offset,
   cursor: z

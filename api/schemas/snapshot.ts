@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { Id, Json, Time } from './common.ts'
 import { Message, MessageList } from './message.ts'
+import { PermissionList } from './permission.ts'
 import { Session } from './session.ts'
 
 const QueuedTurn = z.object({ turn_id: Id, created_at: Time })
@@ -25,6 +26,7 @@ export const Snapshot = z
     messages: MessageList.describe('As `GET …/messages`, with those that wait and the one that is being answered.'),
     turn: RunningTurn.nullable().describe('The turn that runs.'),
     queued: z.array(QueuedTurn).describe('The turns that wait, in the order in which they will run.'),
+    permissions: PermissionList.describe('What the harness asks and nobody has answered.'),
   })
   .meta({
     id: 'Snapshot',

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { claimForSession, createSession, type NewSession } from '../../db/claims.ts'
 import { createDatabase, type Database, migrate } from '../../db/database.ts'
 import { insertAgent } from '../../db/agents.ts'
+import { ALLOW_ALL } from '../../domain/permission.ts'
 import type { Bench, Scenario } from '../bench.ts'
 import { atOnce, elapsed, type Figure, inTurn } from '../stats.ts'
 
@@ -28,6 +29,8 @@ const newSession = (agentId: string): NewSession => ({
   initialTurn: null,
   origin: null,
   createdBy: 'bench',
+  permissions: ALLOW_ALL,
+  limits: { max_turns: null, max_cost_usd: null },
   claim,
 })
 
@@ -50,6 +53,9 @@ const addAgent = async ({ sql }: Database): Promise<string> => {
     allow_out: [],
     deny_out: [],
     resources: null,
+    permissions: ALLOW_ALL,
+    max_turns: null,
+    max_cost_usd: null,
     projects: [],
     preload_memory_limit: 0,
     template_hash: TEMPLATE,

@@ -1,4 +1,5 @@
 import { defineEntity, p } from '@mikro-orm/core'
+import type { PermissionPolicy } from '../../domain/permission.ts'
 import type { ResourceRequirements } from '../../domain/quantity.ts'
 
 /** A harness, a model, a prompt, a repository and an environment, under a name. */
@@ -22,6 +23,9 @@ export type AgentRow = {
   allow_out: string[]
   deny_out: string[]
   resources: ResourceRequirements | null
+  permissions: PermissionPolicy
+  max_turns: number | null
+  max_cost_usd: number | null
   projects: unknown[]
   preload_memory_limit: number
   template_hash: string
@@ -53,6 +57,9 @@ export const Agent = defineEntity({
     allow_out: p.json<string[]>(),
     deny_out: p.json<string[]>(),
     resources: p.json<ResourceRequirements>().nullable(),
+    permissions: p.json<PermissionPolicy>().defaultRaw(`'{"default": "allow"}'`),
+    max_turns: p.integer().nullable(),
+    max_cost_usd: p.double().nullable(),
     projects: p.json<unknown[]>(),
     preload_memory_limit: p.integer(),
     template_hash: p.text(),

@@ -1,4 +1,7 @@
 import { defineEntity, p } from '@mikro-orm/core'
+import type { PermissionPolicy } from '../../domain/permission.ts'
+import { noUsage } from '../../domain/session-limits.ts'
+import type { SessionLimit, SessionUsage } from '../../domain/session-limits.ts'
 import type {
   ClaimOutcome,
   EndReason,
@@ -50,6 +53,13 @@ export type SessionRow = {
   ended_at: Date | null
   origin: Record<string, unknown> | null
   created_by: string
+  /** As the agent's was when the session was made. */
+  permissions: PermissionPolicy
+  max_turns: number | null
+  max_cost_usd: number | null
+  /** Set while it takes no more messages. */
+  limit_reached: SessionLimit | null
+  usage: SessionUsage
 }
 
 export const Session = defineEntity({
@@ -87,5 +97,10 @@ export const Session = defineEntity({
     ended_at: p.datetime(3).nullable(),
     origin: p.json<Record<string, unknown>>().nullable(),
     created_by: p.text(),
+    permissions: p.json<PermissionPolicy>().defaultRaw(`'{"default": "allow"}'`),
+    max_turns: p.integer().nullable(),
+    max_cost_usd: p.double().nullable(),
+    limit_reached: p.text().nullable(),
+    usage: p.json<SessionUsage>().defaultRaw(`'${JSON.stringify(noUsage)}'`),
   },
 })

@@ -18,6 +18,10 @@ export type TurnRow = {
   created_at: Date
   started_at: Date | null
   finished_at: Date | null
+  /** When it was last changed while it waited. */
+  edited_at: Date | null
+  /** Somebody wants it to stop; its sandbox is told until it has heard. */
+  interrupt_requested_at: Date | null
 }
 
 export const Turn = defineEntity({
@@ -39,5 +43,7 @@ export const Turn = defineEntity({
     created_at: p.datetime(3),
     started_at: p.datetime(3).nullable(),
     finished_at: p.datetime(3).nullable(),
+    edited_at: p.datetime(3).nullable(),
+    interrupt_requested_at: p.datetime(3).nullable(),
   },
 })
