@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { type IncomingMessage, type ServerResponse, createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -42,19 +43,25 @@ type Step = { verb: string; rest: string }
 const STEP = /^(run|write|call|wait|stream|say|think|fail|hang|usage)(?:\s+(.*))?$/
 const TOOL_VERBS = new Set(['run', 'write', 'call'])
 
-const textOf = ({ content }: Message): string =>
-  typeof content === 'string' ? content : (content ?? []).map((part) => part.text ?? '').join('\n')
+const textsOf = ({ content }: Message): string[] =>
+  typeof content === 'string' ? [content] : (content ?? []).map((part) => part.text ?? '')
 
 /** What harnesses add: `<system-reminder>…</system-reminder>` and the like, each tag on the line's begin. */
 const withoutRemarks = (text: string): string => text.replaceAll(/^\s*<([\w-]+)>[\s\S]*?<\/\1>/gm, '')
 
-const stepsIn = (message: Message): Step[] =>
-  withoutRemarks(textOf(message))
+const stepsOf = (text: string): Step[] =>
+  withoutRemarks(text)
     .split('\n')
     .flatMap((line) => {
       const [, verb, rest = ''] = STEP.exec(line.trimEnd()) ?? []
       return verb === undefined ? [] : [{ verb, rest }]
     })
+
+/** Of its last part with steps: what failed unanswered is sent again by some, as a part before the next one. */
+const stepsIn = (message: Message): Step[] =>
+  textsOf(message)
+    .map(stepsOf)
+    .findLast((steps) => steps.length > 0) ?? []
 
 /** Of the turn that is answered; an answer without a call has ended the one before. */
 const turnOf = ({ messages }: ChatRequest): Message[] =>
@@ -180,7 +187,8 @@ const answer = async (request: ChatRequest, response: ServerResponse): Promise<v
         break
       }
       const named = { name: call.name, arguments: JSON.stringify(call.arguments) }
-      out.say({ tool_calls: [{ index: 0, id: `call_${tools}`, type: 'function', function: named }] })
+      // A harness that loads a conversation drops what has an id for the second time.
+      out.say({ tool_calls: [{ index: 0, id: `call_${randomUUID()}`, type: 'function', function: named }] })
       return out.end('tool_calls', usage)
     } else if (!(await speak(step, out, response))) return
   }

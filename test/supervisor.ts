@@ -20,7 +20,10 @@ export const MASTER_KEY = 'supervisor test master key'
 
 export const HARNESS_DIRS = {
   light: path.join(root, 'bench', 'harness', 'light'),
+  'claude-agent-sdk': path.join(root, 'harness', 'claude-agent-sdk'),
+  codex: path.join(root, 'harness', 'codex'),
   opencode: path.join(root, 'harness', 'opencode'),
+  'qwen-code': path.join(root, 'harness', 'qwen-code'),
 }
 
 /** A running `bin/supervisor.ts`. */

@@ -18,6 +18,8 @@ const environment = ({ gateway, home }: HarnessContext): Record<string, string> 
   CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: '1',
   CLAUDE_CODE_DISABLE_AUTO_MEMORY: '1',
   CLAUDE_CODE_DISABLE_CRON: '1',
+  // Tools that the model must look for first are of one maker's models only.
+  ENABLE_TOOL_SEARCH: 'false',
   CLAUDE_CODE_DISABLE_TERMINAL_TITLE: '1',
   DISABLE_AUTOUPDATER: '1',
   // It would be another one with every version, and no gateway could keep its cache over it.

@@ -7,7 +7,9 @@ const timeoutMs = 2 ** 31 - 1
 /** https://qwenlm.github.io/qwen-code-docs/en/users/configuration/settings */
 const settings = ({ gateway }: HarnessContext): object => ({
   security: { auth: { selectedType: 'openai' }, folderTrust: { enabled: false } },
-  model: { name: gateway.model, generationConfig: { timeout: timeoutMs } },
+  model: { name: gateway.model, generationConfig: { timeout: timeoutMs, modalities: { image: true, pdf: true } } },
+  // Tools that the model has to look for first: not every model does.
+  tools: { toolSearch: { enabled: false } },
   general: { disableAutoUpdate: true, disableUpdateNag: true, enableAutoUpdate: false },
   privacy: { usageStatisticsEnabled: false },
   telemetry: { enabled: false },
@@ -22,7 +24,13 @@ const manifest: HarnessManifest = {
   name: 'Qwen Code',
   supportsTui: false,
   acp: (context) => ({
-    command: [process.execPath, path.join(context.dir, 'node_modules/@qwen-code/qwen-code/cli-entry.js'), '--acp'],
+    // Not its `cli-entry.js`, which only starts this one in a second process.
+    command: [
+      process.execPath,
+      '--expose-gc',
+      path.join(context.dir, 'node_modules/@qwen-code/qwen-code/cli.js'),
+      '--acp',
+    ],
     env: {
       OPENAI_BASE_URL: context.gateway.url,
       OPENAI_API_KEY: context.gateway.key,

@@ -37,14 +37,16 @@ const gone = async ({ exited, exitText, stop }: RunningProgram): Promise<Harness
   return new HarnessGone(exitText(await exited))
 }
 
-/** One that closes its pipes without ending is of no use any more. */
+/** One that closes its pipes without ending is of no use any more. What its children still say after its end is not its answer. */
 const guarded =
   (program: RunningProgram, { agent, signal }: acp.ClientConnection): Connection['call'] =>
   async (work) => {
+    let ended = false
+    void program.exited.then(() => (ended = true))
     try {
       return await work(agent)
     } catch (error) {
-      throw signal.aborted ? await gone(program) : error
+      throw signal.aborted || ended || !(error instanceof acp.RequestError) ? await gone(program) : error
     }
   }
 

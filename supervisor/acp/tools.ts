@@ -71,12 +71,19 @@ const contentText = (content: acp.ToolCallContent[]): string =>
 /** Some show it as a block of code. */
 const unfenced = (text: string): string => /^```\w*\n([\s\S]*?)\n?```$/.exec(text.trim())?.[1] ?? text
 
+/** The result of a tool of an MCP server. */
+const mcpText = (rawOutput: unknown): string | undefined => {
+  const { result, content = fieldsOf(result)['content'] } = fieldsOf(rawOutput)
+  if (!Array.isArray(content)) return undefined
+  return content.flatMap((each: unknown) => textAt(each, 'text') ?? []).join('\n')
+}
+
 /** What it gave back: as it is, where the agent tells that, else as it shows it. */
 const outputOf = ({ rawOutput, content, terminal }: ToolCall): string => {
   const raw =
     typeof rawOutput === 'string'
       ? rawOutput
-      : (textAt(rawOutput, 'output') ?? textAt(rawOutput, 'formatted_output') ?? textAt(rawOutput, 'text'))
+      : (textAt(rawOutput, 'output') ?? textAt(rawOutput, 'text') ?? mcpText(rawOutput))
   return shortened(raw ?? (terminal || unfenced(contentText(content))))
 }
 
@@ -96,7 +103,8 @@ export const stateOf = (call: ToolCall): MessagePart['state'] => {
     return { status, input, output: outputOf(call), title, metadata: diffsOf(call.content), time: { start, end } }
   if (status === 'failed')
     return { status: 'error', input, error: outputOf(call) || 'It failed.', time: { start, end } }
-  return { status: status === 'pending' ? 'pending' : 'running', input, title, time: { start } }
+  // Some never say that it runs: it does, or waits for a permission, when it is known with what.
+  return { status: status === 'pending' && isEmpty(input) ? 'pending' : 'running', input, title, time: { start } }
 }
 
 const KINDS: Partial<Record<acp.ToolKind, PermissionKind>> = {

@@ -1,0 +1,3 @@
+import { describeConversation } from './conversation.ts'
+
+describeConversation({ id: 'claude-agent-sdk', shell: 'Bash', asking: (command) => `run ${command}` })

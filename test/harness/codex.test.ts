@@ -1,0 +1,7 @@
+import { describeConversation } from './conversation.ts'
+
+/** Codex asks where the model asks for more than its sandbox allows. */
+const escalated = (cmd: string): string =>
+  `call exec_command ${JSON.stringify({ cmd, sandbox_permissions: 'require_escalated', justification: 'May I?' })}`
+
+describeConversation({ id: 'codex', shell: 'exec_command', asking: escalated })
