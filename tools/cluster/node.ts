@@ -3,7 +3,7 @@ import { mkdir, open, readdir, readFile, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { cacheDir } from '../dev/cache.ts'
+import { cacheDir, withBuildLock } from '../dev/cache.ts'
 import { freePort } from '../dev/ports.ts'
 import { isRunning, type ProcessRecord, startProcess } from '../dev/process.ts'
 import type { Image } from '../image/images.ts'
@@ -78,6 +78,11 @@ export const canRunNode = async (dir = nodeDir()): Promise<{ ok: true } | { ok: 
   return reason === null ? { ok: true } : { ok: false, reason }
 }
 
+const assertAble = async (dir: string): Promise<void> => {
+  const able = await canRunNode(dir)
+  if (!able.ok) throw new Error(`No node can run here: ${able.reason}`)
+}
+
 /** A network of 254 addresses that this machine is not in. */
 const freeSubnet = (): { address: string; subnet: string } => {
   const used = Object.values(os.networkInterfaces()).flatMap((each) => (each ?? []).map(({ address }) => address))
@@ -107,8 +112,7 @@ const prepare = async ({
   pause,
   say = () => {},
 }: NodeOptions & { dir: string }): Promise<NodePlan> => {
-  const able = await canRunNode(dir)
-  if (!able.ok) throw new Error(`No node can run here: ${able.reason}`)
+  await assertAble(dir)
   await installPackages(PACKAGES, say)
   const binaries = await buildBinaries(NODE, say)
   await endNode(dir)
@@ -212,9 +216,7 @@ export const endNodeOf = async (clusterDir: string): Promise<boolean> => {
   return record?.clusterDir === clusterDir && endNode(nodeDir())
 }
 
-/** Starts a node, which joins the control plane. @throws Error with the reason, when none can run here */
-export const startNode = async (options: NodeOptions): Promise<RealNode> => {
-  const dir = options.dir ?? nodeDir()
+const startAlone = async (dir: string, options: NodeOptions): Promise<RealNode> => {
   const plan = await prepare({ ...options, dir })
   const ctr = (...args: string[]): Promise<string> => run('ctr', ['-a', socketOf(dir), '-n', 'k8s.io', ...args])
   const stop = async (): Promise<void> => void (await endNode(dir))
@@ -227,4 +229,17 @@ export const startNode = async (options: NodeOptions): Promise<RealNode> => {
     throw new Error(`The node did not start; its logs are in ${keep}`, { cause: error })
   }
   return { name: REAL_NODE, address: plan.address, ctr, stop, [Symbol.asyncDispose]: stop }
+}
+
+/**
+ * Starts a node, which joins the control plane. Of two that start at once the second waits, and is told that there is one: it would clean up after itself, and take
+ * the first one with it.
+ * @throws Error with the reason, when none can run here
+ */
+export const startNode = async (options: NodeOptions): Promise<RealNode> => {
+  const dir = options.dir ?? nodeDir()
+  await assertAble(dir)
+  await mkdir(path.dirname(dir), { recursive: true })
+  const onWait = (): void => options.say?.('another process starts a node; waiting')
+  return withBuildLock(`${dir}.lock`, onWait, () => startAlone(dir, options))
 }

@@ -13,13 +13,13 @@ const POLL_MS = 500
  * One builds, the others wait: two builds at once take more than twice the time of one. Whoever works puts its result in place whole, so a lock that
  * fails costs time only. A lock whose process is gone is taken over.
  */
-export const withBuildLock = async (file: string, onWait: () => void, work: () => Promise<void>): Promise<void> => {
+export const withBuildLock = async <T>(file: string, onWait: () => void, work: () => Promise<T>): Promise<T> => {
   for (let waits = 0; (await takeLockFile(file)) !== null; waits++) {
     if (waits === 0) onWait()
     await sleep(POLL_MS)
   }
   try {
-    await work()
+    return await work()
   } finally {
     await rm(file, { force: true })
   }
