@@ -14,7 +14,7 @@ export type Asked = {
 }
 
 /**
- * A model that does as the user's last message says: `words=20 gap=50` streams 20 words, 50 ms apart, `silence=9000` says nothing for 9 s after the first; the words carry the message's marker
+ * A model that does as the user's last message says: `words=20 gap=50` streams 20 words, 50 ms apart, `silence=9000` says nothing for 9 s after the first, `think=9000` nothing at all before it; the words carry the message's marker
  * (`m-…`), so that a reply belongs to exactly one message.
  */
 export type ScriptedModel = AsyncDisposable & {
@@ -72,6 +72,8 @@ const answer = async (body: Body, note: Asked, response: ServerResponse): Promis
     note.outcome = 'finished'
     return
   }
+  const thinkMs = Number(/think=(\d+)/.exec(note.text)?.[1] ?? 0)
+  if (thinkMs > 0) await new Promise((resolve) => setTimeout(resolve, thinkMs))
   response.writeHead(200, { 'content-type': 'text/event-stream' })
   const gapMs = Number(/gap=(\d+)/.exec(note.text)?.[1] ?? 0)
   const silenceMs = Number(/silence=(\d+)/.exec(note.text)?.[1] ?? 0)
