@@ -85,6 +85,29 @@ const settingsOf = (api: SandboxApi, namespace: string, supervisorPort: number):
   },
 })
 
+/** Everything needed to start a sandbox, another one each time. */
+export const specWith = (more: Partial<SandboxSpec> = {}): SandboxSpec => {
+  const sandboxId = more.sandboxId ?? randomUUID()
+  return {
+    sandboxId,
+    name: `lap-${sandboxId}`,
+    agentId: randomUUID(),
+    templateHash: 'a'.repeat(32),
+    purpose: 'session',
+    harnessId: 'opencode',
+    image: IMAGE,
+    repoUrl: 'https://git.invalid/repo',
+    branch: 'main',
+    resources: null,
+    allowOut: [],
+    denyOut: [],
+    setupCommand: null,
+    env: { PLAIN: 'value' },
+    token: randomBytes(32).toString('base64url'),
+    ...more,
+  }
+}
+
 export type WorldOptions = {
   kubeconfig: Cluster['kubeconfig']
   api: SandboxApi
@@ -138,27 +161,7 @@ export const createWorld = async ({
     sent,
     troubles,
     another: (options = {}) => start(options, options.sent ?? []),
-    spec: (more) => {
-      const sandboxId = more?.sandboxId ?? randomUUID()
-      return {
-        sandboxId,
-        name: `lap-${sandboxId}`,
-        agentId: randomUUID(),
-        templateHash: 'a'.repeat(32),
-        purpose: 'session',
-        harnessId: 'opencode',
-        image: IMAGE,
-        repoUrl: 'https://git.invalid/repo',
-        branch: 'main',
-        resources: null,
-        allowOut: [],
-        denyOut: [],
-        setupCommand: null,
-        env: { PLAIN: 'value' },
-        token: randomBytes(32).toString('base64url'),
-        ...more,
-      }
-    },
+    spec: specWith,
     path,
     find: (kind, name) => getOrNull(kube, path(kind, name)),
     [Symbol.asyncDispose]: async () => {
