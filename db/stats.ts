@@ -1,8 +1,10 @@
 import type { ClaimOutcome, SessionStatus, SpawnMode } from '../domain/session.ts'
 import type { SandboxState } from '../domain/sandbox.ts'
+import type { PermissionRow } from './entities/permission.ts'
 import type { PoolStateRow } from './entities/pool.ts'
 import type { SandboxRow } from './entities/sandbox.ts'
 import { movesOf } from './moves.ts'
+import { listPermissions } from './permissions.ts'
 import type { Sql } from './sql.ts'
 
 /** Sandboxes of an agent as statistics count them; `dead`: failed, or being removed. */
@@ -133,6 +135,8 @@ export type SessionFacts = {
   poolState: PoolStateRow | null
   running: { id: string; started_at: Date | null } | null
   last_event_at: Date | null
+  /** What its harness asks, the oldest question. */
+  asks: Pick<PermissionRow, 'id' | 'title' | 'expires_at'> | null
   /** How often it went on in another sandbox. */
   moves: number
 }
@@ -141,7 +145,7 @@ export const sessionFacts = async (
   sql: Sql,
   session: { id: string; agent_id: string; sandbox_id: string | null; attempt: number },
 ): Promise<SessionFacts> => {
-  const [sandboxes, pool, poolState, running, last, moves] = await Promise.all([
+  const [sandboxes, pool, poolState, running, last, asked, moves] = await Promise.all([
     sql.query<SandboxRow>(
       'select * from sandbox where session_id = $1 or id = $2 order by coalesce(claimed_at, created_at) desc, id limit 20',
       [session.id, session.sandbox_id],
@@ -157,6 +161,7 @@ export const sessionFacts = async (
     sql.one<{ created_at: Date }>('select created_at from event where session_id = $1 order by seq desc limit 1', [
       session.id,
     ]),
+    listPermissions(sql, session.id, { status: 'open', limit: 200 }),
     session.attempt > 1 ? movesOf(sql, session.id) : [],
   ])
   return {
@@ -165,6 +170,7 @@ export const sessionFacts = async (
     poolState,
     running,
     last_event_at: last?.created_at ?? null,
+    asks: asked[0] ?? null,
     moves: moves.length,
   }
 }

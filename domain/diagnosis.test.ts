@@ -17,6 +17,7 @@ const healthy: Facts = {
     sandbox_url: 'http://127.0.0.1:1',
     failure_code: null,
     failure_reason: null,
+    limit_reached: null,
   },
   sandbox: { state: 'claimed', failure_code: null, failure_message: null, vanished: false },
   pod: { exists: true, phase: 'Running', age_ms: 10 * MINUTE, all_ready: true, waiting_reasons: [] },
@@ -35,6 +36,14 @@ const healthy: Facts = {
   workflow: { exists: true, status: 'RUNNING' },
   turn: null,
 }
+
+const asks = { id: 'permission-1', title: 'rm -rf build', expires_at: ago(-MINUTE) }
+type Turn = NonNullable<Facts['turn']>
+const quiet = (started_at: Date, last_event_at: Date | null, asks: Turn['asks'] = null): Turn => ({
+  started_at,
+  last_event_at,
+  asks,
+})
 
 type Over = { [K in keyof Facts]?: Facts[K] extends Date | string ? Facts[K] : Partial<NonNullable<Facts[K]>> | null }
 const facts = (over: Over): Facts =>
@@ -144,14 +153,22 @@ describe.each<[IssueCode, Over[], Over[]]>([
   ],
   [
     'turn_stuck',
+    [{ turn: quiet(ago(20 * MINUTE), ago(11 * MINUTE)) }, { turn: quiet(ago(11 * MINUTE), null) }],
     [
-      { turn: { started_at: ago(20 * MINUTE), last_event_at: ago(11 * MINUTE) } },
-      { turn: { started_at: ago(11 * MINUTE), last_event_at: null } },
+      { turn: quiet(ago(20 * MINUTE), ago(11 * MINUTE), asks) },
+      { turn: quiet(ago(20 * MINUTE), ago(9 * MINUTE)) },
+      { turn: quiet(ago(20 * MINUTE), ago(11 * MINUTE)), session: { status: 'dead' } },
     ],
-    [
-      { turn: { started_at: ago(20 * MINUTE), last_event_at: ago(9 * MINUTE) } },
-      { turn: { started_at: ago(20 * MINUTE), last_event_at: ago(11 * MINUTE) }, session: { status: 'dead' } },
-    ],
+  ],
+  [
+    'needs_input',
+    [{ turn: quiet(ago(SECOND), ago(SECOND), asks) }],
+    [{ turn: quiet(ago(SECOND), ago(SECOND)) }, { turn: quiet(ago(SECOND), null, asks), session: { status: 'dead' } }],
+  ],
+  [
+    'limit_reached',
+    [{ session: { limit_reached: 'max_turns' } }],
+    [{}, { session: { limit_reached: 'max_turns', status: 'dead' } }],
   ],
   [
     'sandbox_lost',

@@ -14,6 +14,8 @@ export const ISSUE_CODES = [
   'warm_pool_backoff',
   'workflow_missing',
   'turn_stuck',
+  'needs_input',
+  'limit_reached',
   'sandbox_lost',
 ] as const
 export type IssueCode = (typeof ISSUE_CODES)[number]
@@ -33,6 +35,7 @@ export type Facts = {
     sandbox_url: string | null
     failure_code: string | null
     failure_reason: string | null
+    limit_reached: string | null
   }
   sandbox: {
     state: string
@@ -69,14 +72,19 @@ export type Facts = {
   }
   /** null: Temporal did not answer. */
   workflow: { exists: boolean; status: string | null } | null
-  turn: { started_at: Date | null; last_event_at: Date | null } | null
+  turn: {
+    started_at: Date | null
+    last_event_at: Date | null
+    /** What its harness asks and waits for, the oldest question. */
+    asks: { id: string; title: string; expires_at: Date } | null
+  } | null
 }
 
 const IMAGE_PULL = new Set(['ImagePullBackOff', 'ErrImagePull', 'ErrImageNeverPull'])
 
 const seconds = (ms: number): string => `${Math.round(ms / 1_000)} s`
 
-const sessionIssues = ({ now, session, sandbox, turn }: Facts): Issue[] => {
+const sessionIssues = ({ session, sandbox }: Facts): Issue[] => {
   const issues: Issue[] = []
   if (session.status === 'failed')
     issues.push({
@@ -107,15 +115,39 @@ const sessionIssues = ({ now, session, sandbox, turn }: Facts): Issue[] => {
       severity: 'info',
       message: `The session went on in another sandbox ${session.moves === 1 ? 'once' : `${session.moves} times`}.`,
     })
-  const quietSince = turn?.last_event_at ?? turn?.started_at ?? null
-  if (live && quietSince !== null && now.getTime() - quietSince.getTime() > turnQuietMs)
+  if (live && session.limit_reached !== null)
     issues.push({
-      code: 'turn_stuck',
-      severity: 'med',
-      message: `The running turn has been silent for ${seconds(now.getTime() - quietSince.getTime())}.`,
-      recommended_action: 'Abort it, or restart the session if that does not help.',
+      code: 'limit_reached',
+      severity: 'info',
+      message: `The session has reached ${session.limit_reached} and takes no more messages.`,
+      recommended_action: `Raise ${session.limit_reached} with PATCH, or open a new session.`,
     })
   return issues
+}
+
+/** A harness that waits for a person says nothing, and is not stuck. */
+const turnIssues = ({ now, session, turn }: Facts): Issue[] => {
+  if (session.status !== 'ready' || turn === null) return []
+  const { asks } = turn
+  if (asks !== null)
+    return [
+      {
+        code: 'needs_input',
+        severity: 'info',
+        message: `The harness waits for an answer: ${asks.title}. It is denied at ${asks.expires_at.toISOString()}.`,
+        recommended_action: `Answer it: POST …/permissions/${asks.id}.`,
+      },
+    ]
+  const quietMs = now.getTime() - (turn.last_event_at ?? turn.started_at ?? now).getTime()
+  if (quietMs <= turnQuietMs) return []
+  return [
+    {
+      code: 'turn_stuck',
+      severity: 'med',
+      message: `The running turn has been silent for ${seconds(quietMs)}.`,
+      recommended_action: 'Abort it, or restart the session if that does not help.',
+    },
+  ]
 }
 
 const startIssues = ({ now, session, pod, service, probe }: Facts): Issue[] => {
@@ -231,7 +263,7 @@ export const detectIssues = (facts: Facts): Issue[] => {
   const ofPlace = [...startIssues(facts), ...nodeIssues(facts)].map((issue) =>
     facts.seen === 'now' ? issue : { ...issue, message: `As last seen, before it went: ${issue.message}` },
   )
-  return [...sessionIssues(facts), ...ofPlace, ...poolIssues(facts)].toSorted(
+  return [...sessionIssues(facts), ...turnIssues(facts), ...ofPlace, ...poolIssues(facts)].toSorted(
     (a, b) => RANK[a.severity] - RANK[b.severity],
   )
 }

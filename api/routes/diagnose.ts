@@ -106,7 +106,7 @@ const diagnose = async (deps: ApiDeps, session: SessionRow): Promise<Diagnosis> 
       reason: poolState?.reason ?? null,
     },
     workflow: workflow.reachable ? { exists: workflow.run_id !== null, status: workflow.status } : null,
-    turn: running && { started_at: running.started_at, last_event_at: facts.last_event_at },
+    turn: running && { started_at: running.started_at, last_event_at: facts.last_event_at, asks: facts.asks },
   })
   return {
     session: sessionSection(session, sandbox, now),
