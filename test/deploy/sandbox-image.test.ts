@@ -20,7 +20,11 @@ const files = trackedFiles(root)
 const ignore = read('.dockerignore').split('\n')
 const content = imageContent(dockerfile, files, ignore)
 const packageJson: { dependencies: Record<string, string> } = JSON.parse(read('package.json'))
-const harness: { dependencies: Record<string, string> } = JSON.parse(read('harness/opencode/package.json'))
+/** What is installed in the image, and where. */
+const INSTALLED = { opencode: 'harness/opencode', supervisor: 'supervisor' }
+const installed = Object.values(INSTALLED).flatMap((folder) =>
+  Object.keys((JSON.parse(read(`${folder}/package.json`)) as { dependencies: Record<string, string> }).dependencies),
+)
 
 const stages = instructions.flatMap(({ keyword, rest }, at) =>
   keyword === 'FROM' ? [{ from: rest.split(' ')[0], name: rest.split(' AS ')[1], at }] : [],
@@ -88,7 +92,7 @@ test('it builds on the Node version of package.json, pinned, as the platform’s
   const node = instructions.find(({ keyword }) => keyword === 'ARG')?.rest
   expect(node).toBe(`NODE_IMAGE=node:${packageJson.dependencies['node']}-bookworm-slim`)
   expect(stages.map(({ from, name }) => [from, name])).toEqual([
-    ['${NODE_IMAGE}', 'opencode'],
+    ...Object.keys(INSTALLED).map((name) => ['${NODE_IMAGE}', name]),
     ['${NODE_IMAGE}', undefined],
   ])
 })
@@ -106,7 +110,7 @@ test('it copies only what the repository has and the builder is sent', () => {
 test.each(['bin/supervisor.ts', 'harness/opencode/manifest.ts'])('it has everything that %s needs', (entry) => {
   const needed = neededBy(root, [entry])
   expect(needed.files.filter((file) => !content.includes(file))).toEqual([])
-  expect(needed.packages.filter((name) => !(name in harness.dependencies))).toEqual([])
+  expect(needed.packages.filter((name) => !installed.includes(name))).toEqual([])
 })
 
 test('it has nothing else: no platform, no tests, no tools', () => {
@@ -116,20 +120,20 @@ test('it has nothing else: no platform, no tests, no tools', () => {
   expect(content.filter((file) => file.startsWith('bin/'))).toEqual(['bin/supervisor.ts'])
 })
 
-test('the harness is installed by its lockfile, where its folder is', () => {
-  const packages = stage('opencode')
-  const workdir = packages.find(({ keyword }) => keyword === 'WORKDIR')?.rest
-  const copied = packages.find(({ keyword }) => keyword === 'COPY')?.rest.split(/\s+/) ?? []
-  for (const file of ['package.json', 'package-lock.json', '.npmrc'])
-    expect(copied).toContain(`harness/opencode/${file}`)
-  const commands = instructions.filter(({ keyword }) => keyword === 'RUN').map(({ rest }) => rest)
-  expect(commands.filter((command) => /\bnpm\b/.test(command))).toEqual([expect.stringMatching(/^npm ci --omit=dev/)])
-  const home = last.find(({ keyword }) => keyword === 'WORKDIR')?.rest ?? ''
-  expect(workdir).toBe(path.posix.join(home, 'harness/opencode'))
-  expect(last.map(({ rest }) => rest)).toContain(
-    `--from=opencode ${workdir}/node_modules harness/opencode/node_modules`,
-  )
-})
+test.each(Object.entries(INSTALLED))(
+  'what %s needs is installed by its lockfile, where its folder is',
+  (name, folder) => {
+    const packages = stage(name)
+    const workdir = packages.find(({ keyword }) => keyword === 'WORKDIR')?.rest
+    const copied = packages.find(({ keyword }) => keyword === 'COPY')?.rest.split(/\s+/) ?? []
+    for (const file of ['package.json', 'package-lock.json', '.npmrc']) expect(copied).toContain(`${folder}/${file}`)
+    const commands = packages.filter(({ keyword }) => keyword === 'RUN').map(({ rest }) => rest)
+    expect(commands.filter((command) => /\bnpm\b/.test(command))).toEqual([expect.stringMatching(/^npm ci --omit=dev/)])
+    const home = last.find(({ keyword }) => keyword === 'WORKDIR')?.rest ?? ''
+    expect(workdir).toBe(path.posix.join(home, folder))
+    expect(last.map(({ rest }) => rest)).toContain(`--from=${name} ${workdir}/node_modules ${folder}/node_modules`)
+  },
+)
 
 test('its commands are sound shell', async () => {
   for (const { keyword, rest } of instructions)
