@@ -51,13 +51,15 @@ COPY domain domain
 COPY harness harness
 COPY kubernetes kubernetes
 COPY local local
+COPY s3 s3
 COPY sandbox sandbox
 COPY supervisor supervisor
 COPY telemetry telemetry
 COPY temporal temporal
 COPY vault vault
+COPY webhooks webhooks
 COPY workflows workflows
-COPY bin/api.ts bin/worker.ts bin/migrate.ts bin/supervisor.ts bin/sandboxes.ts bin/settings.ts bin/
+COPY bin/api.ts bin/worker.ts bin/migrate.ts bin/supervisor.ts bin/checkpoints.ts bin/sandboxes.ts bin/settings.ts bin/
 ENV NODE_ENV=production HOST=0.0.0.0 LAP_DATA_DIR=/var/lib/lap
 USER node
 # API, its metrics, the worker's metrics.

@@ -6,6 +6,7 @@ export default {
     '/node_modules/',
     '/\\.lap/',
     '<rootDir>/test/e2e/',
+    '<rootDir>/test/faults/',
     '<rootDir>/test/soak/',
     '<rootDir>/test/cluster/',
     '<rootDir>/test/litellm/',

@@ -2,7 +2,7 @@ import { defineConfig } from 'oxlint'
 
 const folders = [
   'activities', 'api', 'bench', 'bin', 'config', 'db', 'demo', 'domain', 'harness', 'kubernetes',
-  'local',   'sandbox', 'supervisor', 'telemetry', 'temporal', 'test', 'tools', 'vault', 'workflows',
+  'local', 's3', 'sandbox', 'supervisor', 'telemetry', 'temporal', 'test', 'tools', 'vault', 'webhooks', 'workflows',
 ] // prettier-ignore
 
 /**
@@ -12,14 +12,19 @@ const folders = [
 const imports: Record<string, { values: string[]; types?: string[] }> = {
   domain: { values: [] },
   workflows: { values: ['domain'], types: ['activities'] },
-  activities: { values: ['domain', 'db', 'sandbox', 'vault', 'telemetry'], types: ['config', 'temporal'] },
+  activities: { values: ['domain', 'db', 'sandbox', 'vault', 'webhooks', 'telemetry'], types: ['config', 'temporal'] },
   temporal: { values: ['domain', 'db', 'workflows', 'telemetry'], types: ['activities', 'config'] },
-  api: { values: ['domain', 'db', 'temporal', 'sandbox', 'vault', 'telemetry'], types: ['config', 'harness'] },
+  api: {
+    values: ['domain', 'db', 'temporal', 'sandbox', 'vault', 'webhooks', 'telemetry'],
+    types: ['config', 'harness'],
+  },
   sandbox: { values: ['domain', 'db', 'vault', 'telemetry'], types: ['config'] },
   local: { values: ['domain', 'sandbox', 'telemetry'] },
   kubernetes: { values: ['domain', 'sandbox', 'telemetry'] },
+  s3: { values: ['domain'] },
   db: { values: ['domain', 'telemetry'] },
   vault: { values: ['domain', 'telemetry'] },
+  webhooks: { values: ['domain'] },
   supervisor: { values: ['domain', 'harness', 'telemetry'] },
   harness: { values: ['domain', 'supervisor', 'telemetry'] },
   demo: { values: ['domain'] },

@@ -2,6 +2,7 @@ import type { Config } from '../config/config.ts'
 import type { AgentRow } from '../db/entities/agent.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import type { Sql } from '../db/sql.ts'
+import type { CheckpointStores } from '../domain/checkpoint.ts'
 import type { SandboxDriver, SandboxSpec } from '../sandbox/driver.ts'
 import type { SupervisorClient } from '../sandbox/supervisor-client.ts'
 import { templateHash, templateOf } from '../sandbox/template.ts'
@@ -11,6 +12,7 @@ import type { Telemetry } from '../telemetry/events.ts'
 import type { Temporal } from '../temporal/client.ts'
 import type { OutboxRelay } from '../temporal/outbox-relay.ts'
 import type { Sealer } from '../vault/seal.ts'
+import type { Sender } from '../webhooks/post.ts'
 
 /** All that activities work with; `bin/worker.ts` makes it. */
 export type ActivityDeps = Telemetry & {
@@ -21,7 +23,12 @@ export type ActivityDeps = Telemetry & {
   /** Told after each commit that left something in the outbox. */
   outbox: Pick<OutboxRelay, 'kick'>
   sealer: Sealer
-  config: Pick<Config, 'masterKey' | 'pool' | 'session' | 'litellm' | 'preinstalledRepo' | 'containerEnv'>
+  webhooks: Sender
+  checkpoints: CheckpointStores
+  config: Pick<
+    Config,
+    'masterKey' | 'pool' | 'session' | 'checkpoint' | 'litellm' | 'preinstalledRepo' | 'containerEnv' | 'webhooks'
+  >
   /** From 0 to 1, for jitter. */
   random: () => number
 }

@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals'
 import { type ApplicationFailure, CancelledFailure } from '@temporalio/common'
 import { AppError, type ErrorCode } from '../domain/errors.ts'
-import { SupervisorUnreachable } from '../sandbox/supervisor-client.ts'
+import { SupervisorUnreachable } from '../sandbox/supervisor-calls.ts'
 import { sandboxFailure, toFailure } from './failure.ts'
 
 describe('what is worth another try', () => {

@@ -3,7 +3,7 @@ import type { ErrorCode } from '../domain/errors.ts'
 import { errorText, isAppError } from '../domain/errors.ts'
 import type { FailureCode } from '../domain/session.ts'
 import type { SandboxFailure } from '../sandbox/driver.ts'
-import { isSupervisorUnreachable } from '../sandbox/supervisor-client.ts'
+import { isSupervisorUnreachable } from '../sandbox/supervisor-calls.ts'
 
 /** Codes that another try may cure. */
 const RETRYABLE = new Set<ErrorCode>(['unavailable', 'rate_limited', 'upstream', 'internal'])

@@ -1,3 +1,4 @@
+import { checkpointActivities } from './checkpoint.ts'
 import type { ActivityDeps } from './deps.ts'
 import { toFailure } from './failure.ts'
 import { janitorActivities } from './janitor.ts'
@@ -5,6 +6,7 @@ import { poolActivities } from './pool.ts'
 import { sandboxActivities } from './sandbox.ts'
 import { sessionActivities } from './session.ts'
 import { turnActivities } from './turn.ts'
+import { webhookActivities } from './webhook.ts'
 
 type Run = (...args: never[]) => Promise<unknown>
 
@@ -28,8 +30,10 @@ export const createActivities = (deps: ActivityDeps) =>
     ...sessionActivities(deps),
     ...sandboxActivities(deps),
     ...turnActivities(deps),
+    ...checkpointActivities(deps),
     ...poolActivities(deps),
     ...janitorActivities(deps),
+    ...webhookActivities(deps),
   })
 
 export type Activities = ReturnType<typeof createActivities>

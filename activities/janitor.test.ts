@@ -5,9 +5,10 @@ import type { ListedSandbox, SandboxDriver } from '../sandbox/driver.ts'
 import type { Repairs } from '../telemetry/events.ts'
 import { createLogger } from '../telemetry/log.ts'
 import { createMetrics } from '../telemetry/metrics.ts'
-import { buildAgent, buildSession, buildWarmSandbox } from '../test/builders.ts'
+import { buildAgent, buildSession, buildWarmSandbox, buildWebhook } from '../test/builders.ts'
 import { createTestDatabase } from '../test/database.ts'
 import type { TestDatabase } from '../test/database.ts'
+import { insertTestDelivery } from '../db/webhook-deliveries.ts'
 import type { ActivityDeps } from './deps.ts'
 import { janitorActivities } from './janitor.ts'
 
@@ -45,8 +46,21 @@ const sweep = (markClaimed: SandboxDriver['markClaimed']): Promise<Repairs> => {
     remove: async (name) => void listed.delete(name),
   }
   const log = createLogger({ level: 'silent', name: 'test' })
-  const config = { pool: { recentAgentHours: 24 } }
-  const parts = { sql: database.db.sql, driver, log, metrics: createMetrics(), config, outbox: { kick() {} } }
+  const config = {
+    pool: { recentAgentHours: 24 },
+    checkpoint: { retentionMs: 0 },
+    webhooks: { retentionMs: 30 * 86_400_000 },
+  }
+  const checkpoints = { of: () => null }
+  const parts = {
+    sql: database.db.sql,
+    checkpoints,
+    driver,
+    log,
+    metrics: createMetrics(),
+    config,
+    outbox: { kick() {} },
+  }
   const activities = janitorActivities(parts as object as ActivityDeps)
   return new MockActivityEnvironment().run(() => activities.sweep())
 }
@@ -83,4 +97,44 @@ test('a mark that fails is an error of that sandbox, and the others are marked',
 test('where nobody looks at marks, none is missing', async () => {
   await claimed()
   expect(await sweep(null)).toMatchObject({ sandboxes_marked: 0, errors: 0 })
+})
+
+/** A delivery as it was some time ago. */
+const delivery = async (state: string, ago: string): Promise<string> => {
+  const { sql } = database.db
+  const { id } = await buildWebhook(sql)
+  const made = await insertTestDelivery(sql, id)
+  await sql.query(
+    `update webhook_delivery set status = $2, next_attempt_at = case $2 when 'pending' then now() - $3::interval end,
+       finished_at = case $2 when 'pending' then null else now() - $3::interval end where id = $1`,
+    [made.id, state, ago],
+  )
+  await sql.query('delete from outbox where subject = $1', [made.id])
+  return made.id
+}
+const asked = async (id: string): Promise<number> =>
+  (await database.db.sql.query("select from outbox where kind = 'deliver_webhook' and subject = $1", [id])).length
+
+test('a delivery whose try is long due is asked for; one that is due just now, or later, is left to its workflow', async () => {
+  const [lost, due, later] = [
+    await delivery('pending', '5 minutes'),
+    await delivery('pending', '5 seconds'),
+    await delivery('pending', '-1 hour'),
+  ]
+  expect(await sweep(null)).toMatchObject({ deliveries_started: 1, errors: 0 })
+  expect([await asked(lost), await asked(due), await asked(later)]).toEqual([1, 0, 0])
+})
+
+test('what was delivered or given up is forgotten after its time, and what waits never', async () => {
+  const { sql } = database.db
+  const [old, recent, waiting] = [
+    await delivery('delivered', '31 days'),
+    await delivery('failed', '29 days'),
+    await delivery('pending', '31 days'),
+  ]
+  expect(await sweep(null)).toMatchObject({ errors: 0 })
+  const left = await sql.query<{ id: string }>('select id from webhook_delivery')
+  const ids = left.map(({ id }) => id)
+  expect(ids).not.toContain(old)
+  expect(ids).toEqual(expect.arrayContaining([recent, waiting]))
 })

@@ -14,6 +14,7 @@ import { endSession } from '../db/session-end.ts'
 import { liveSessions } from '../db/sessions.ts'
 import type { LiveSession } from '../db/sessions.ts'
 import { addOutbox } from '../db/outbox.ts'
+import { forgetDeliveries, overdueDeliveries } from '../db/webhook-deliveries.ts'
 import { errorText } from '../domain/errors.ts'
 import {
   janitorConcurrency,
@@ -22,11 +23,13 @@ import {
   poolWedgedMs,
   sandboxReadyTimeoutMs,
   sessionCreatingTimeoutMs,
+  webhookOverdueMs,
 } from '../domain/limits.ts'
 import { sessionWorkflowId } from '../domain/names.ts'
 import type { ListedSandbox } from '../sandbox/driver.ts'
 import * as events from '../telemetry/events.ts'
 import type { Repairs } from '../telemetry/events.ts'
+import { compareCheckpoints, noCheckpointRepairs } from './checkpoint-ledger.ts'
 import type { ActivityDeps } from './deps.ts'
 import { withHeartbeat } from './heartbeat.ts'
 import { inspected, mayLive, noteFailure, removeEnded } from './sandbox.ts'
@@ -202,6 +205,22 @@ const wakePools = async (look: Look) => {
   return { pools_restarted }
 }
 
+/** Deliveries that nobody makes: asking a workflow that is there changes nothing. What is over long enough is forgotten. */
+const careForDeliveries = async (look: Look) => {
+  const { deps } = look
+  const deliveries_started = await repair(look, await overdueDeliveries(deps.sql, webhookOverdueMs), {
+    of: (id) => id,
+    do: async (id) => {
+      await addOutbox(deps.sql, 'deliver_webhook', id)
+      return true
+    },
+  })
+  const forgotten = await forgetDeliveries(deps.sql, deps.config.webhooks.retentionMs)
+  if (forgotten > 0)
+    deps.log.debug({ event: 'deliveries_forgotten', forgotten }, 'old deliveries of webhooks were removed')
+  return { deliveries_started }
+}
+
 /** A comparison that cannot be made, for instance because Temporal does not answer, keeps the others from nothing. */
 const part = async <T extends object>(look: Look, nothing: T, compare: (look: Look) => Promise<T>): Promise<T> => {
   try {
@@ -222,6 +241,8 @@ const sweep = async (deps: ActivityDeps): Promise<Repairs> => {
     ...(await part(look, sandboxes, compareSandboxes)),
     ...(await part(look, sessions, compareSessions)),
     ...(await part(look, { pools_restarted: 0 }, wakePools)),
+    ...(await part(look, { deliveries_started: 0 }, careForDeliveries)),
+    ...(await part(look, noCheckpointRepairs, ({ deps }) => compareCheckpoints(deps))),
   }
   deps.outbox.kick()
   const leaked = await leakedSandboxes(deps.sql, ledgerGraceMs)

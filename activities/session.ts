@@ -1,27 +1,30 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { Context } from '@temporalio/activity'
 import { getAgentAny } from '../db/agents.ts'
 import { assignSandbox, claimForSession, claimWasDead } from '../db/claims.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import type { SessionRow } from '../db/entities/session.ts'
+import { pinCheckpoint } from '../db/checkpoints.ts'
 import { endIfDue, litterOfSession } from '../db/flow.ts'
-import type { Loss } from '../db/moves.ts'
 import { getSandbox } from '../db/sandboxes.ts'
 import { endSession } from '../db/session-end.ts'
-import { getSession, loadSessionPlan } from '../db/sessions.ts'
+import { getSession, hasWorked, loadSessionPlan } from '../db/sessions.ts'
 import { endTurn, openTurns } from '../db/turns.ts'
 import { AppError, errorText, isAppError } from '../domain/errors.ts'
-import { bindTries, provisionHeartbeatMs, reconnectMs } from '../domain/limits.ts'
+import { bindTries, provisionHeartbeatMs, reconnectMs, restoreTimeoutMs } from '../domain/limits.ts'
 import { sandboxName } from '../domain/names.ts'
 import type { SandboxState } from '../domain/sandbox.ts'
 import { isEnded } from '../domain/session.ts'
 import type { FailureCode, SessionStatus } from '../domain/session.ts'
 import { bindSession } from '../sandbox/bind.ts'
-import { isSupervisorUnreachable } from '../sandbox/supervisor-client.ts'
+import type { Bound, Restoring } from '../sandbox/bind.ts'
+import { isSupervisorUnreachable } from '../sandbox/supervisor-calls.ts'
 import * as events from '../telemetry/events.ts'
 import { templateNow } from './deps.ts'
 import type { ActivityDeps } from './deps.ts'
 import { withHeartbeat } from './heartbeat.ts'
+import { restoreCheckpoint } from './restore.ts'
 import { inspected, mayLive, noteFailure } from './sandbox.ts'
 
 /** All that decides what a session does next. Moments are milliseconds since 1970. */
@@ -39,6 +42,10 @@ export type SessionView = {
   idleAt: number
   maxAgeAt: number
   creatingDeadlineAt: number
+  /** When a checkpoint is to be taken behind the last turn; without it none is due. */
+  checkpointAt?: number
+  /** Somebody wants it in another sandbox. */
+  restart?: true
   /** Sandboxes of the session that are to be removed. */
   litter: string[]
 }
@@ -70,6 +77,8 @@ const viewOf = async (deps: ActivityDeps, sessionId: string): Promise<SessionVie
     idleAt: plan.idle_at.getTime(),
     maxAgeAt: plan.max_age_at.getTime(),
     creatingDeadlineAt: plan.creating_deadline_at.getTime(),
+    ...(plan.checkpoint_at === null ? {} : { checkpointAt: plan.checkpoint_at.getTime() }),
+    ...(plan.restart ? { restart: true } : {}),
     litter,
   }
 }
@@ -134,13 +143,15 @@ const obtained = (session: SessionRow, sandbox: SandboxRow): Obtained => ({
   attempt: session.attempt,
 })
 
-const announceReady = (deps: ActivityDeps, after: SessionRow, moved: Loss | null): void => {
+const announceReady = (deps: ActivityDeps, bound: Bound & { status: 'ready' }): void => {
+  const { session: after, moved, restored } = bound
   const ids = {
     session_id: after.id,
     agent_id: after.agent_id,
     sandbox_id: after.sandbox_id ?? '',
     attempt: after.attempt,
   }
+  if (restored !== null) events.restored(deps, { session_id: after.id, ...restored })
   if (moved !== null)
     events.sandboxMoved(deps, { ...ids, reason: moved.reason, interrupted_turn: moved.interrupted_turn })
   else if (after.ready_at !== null)
@@ -170,11 +181,21 @@ const bind = async (deps: ActivityDeps, sessionId: string): Promise<BindOutcome>
   const sandbox = await getSandbox(deps.sql, session.sandbox_id)
   if (sandbox?.state !== 'claimed') return 'dead'
   const { sql, sealer, supervisor, config } = deps
+  const signal = AbortSignal.any([Context.current().cancellationSignal, AbortSignal.timeout(restoreTimeoutMs)])
+  let restoring: Restoring | null = null
   for (let tries = 1; ; tries++)
     try {
-      const bound = await bindSession({ sql, sealer, supervisor, litellm: config.litellm }, { session, sandbox })
+      // Once in, it stays there; the time for it may be over when the bind is tried again.
+      restoring ??= await restoreCheckpoint(deps, { session, sandbox, signal })
+      const binding = { session, sandbox, restoring }
+      const bound = await bindSession({ sql, sealer, supervisor, litellm: config.litellm }, binding)
       if (bound.status === 'superseded') return 'superseded'
-      announceReady(deps, bound.session, bound.moved)
+      announceReady(deps, bound)
+      // What comes after it lacks what could not be had, such as its commits: it is kept for a fork.
+      if (bound.restored !== null && bound.restored.problems.length > 0)
+        await pinCheckpoint(sql, bound.restored.checkpoint_id).catch(() => {})
+      // Webhooks are told.
+      deps.outbox.kick()
       return 'ready'
     } catch (error) {
       const refused = isAppError(error) && (error.code === 'conflict' || error.code === 'upstream')
@@ -200,8 +221,22 @@ const fail = async (
   events.sessionFailed(deps, { session_id: sessionId, agent_id, spawn_mode, starting, ...failure })
 }
 
+/**
+ * A harness that speaks with a model works, also where the platform knows of no turn: in a terminal nobody types while it does. Asked only when a session is about to
+ * end, so that looking costs nothing; a sandbox that does not answer keeps none alive.
+ */
+const noteWork = async (deps: ActivityDeps, sessionId: string): Promise<void> => {
+  const session = await getSession(deps.sql, sessionId)
+  if (session?.status !== 'ready' || session.sandbox_id === null) return
+  const sandbox = await getSandbox(deps.sql, session.sandbox_id)
+  if (sandbox?.state !== 'claimed') return
+  const health = await deps.supervisor.health(sandbox).catch(() => null)
+  if (health?.model_idle_ms != null) await hasWorked(deps.sql, sessionId, health.model_idle_ms)
+}
+
 /** Ends the session if its idle or age deadline has passed. @returns whether it ended */
 export const expire = async (deps: ActivityDeps, sessionId: string): Promise<boolean> => {
+  await noteWork(deps, sessionId)
   const ended = await endIfDue(deps.sql, sessionId)
   if (ended?.changed !== true) return false
   deps.outbox.kick()

@@ -10,7 +10,7 @@ import { endStrayTurn, endTurn, getTurn, startTurn } from '../db/turns.ts'
 import { errorText, isAppError } from '../domain/errors.ts'
 import { eventBatchMax, eventBatchMs, reconnectMs, supervisorLostMs, turnHeartbeatEveryMs } from '../domain/limits.ts'
 import type { JournalEntry } from '../domain/supervisor-protocol.ts'
-import { isSupervisorUnreachable } from '../sandbox/supervisor-client.ts'
+import { isSupervisorUnreachable } from '../sandbox/supervisor-calls.ts'
 import * as events from '../telemetry/events.ts'
 import { batches } from './batch.ts'
 import type { ActivityDeps } from './deps.ts'
@@ -71,6 +71,7 @@ const append = async (deps: ActivityDeps, work: Work, group: JournalEntry[]): Pr
     ...(turnEnd === undefined ? {} : { turnEnd }),
   })
   events.eventsAppended(deps, written.appended)
+  if (written.deliveries > 0) deps.outbox.kick()
   if (written.ended) return 'unwanted'
   for (const { asks } of entries)
     if (asks !== undefined)

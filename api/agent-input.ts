@@ -8,6 +8,7 @@ import type { ApiDeps } from './deps.ts'
 import { MASK } from './present/agent.ts'
 import type { AgentCreate, AgentPatch } from './schemas/agent.ts'
 import { hostBindingFaults } from './schemas/env.ts'
+import type { SessionCreate } from './schemas/session.ts'
 
 type Deps = Pick<ApiDeps, 'config' | 'harnesses' | 'sealer'>
 
@@ -25,6 +26,13 @@ export const checkAgainstPlatform = ({ config, harnesses }: Deps, agent: AgentCr
   if (agent.repo_url?.startsWith('file:') === true && config.sandbox.driver !== 'local')
     faults.push({ path: 'repo_url', message: 'a file:// repository is only there for sandboxes of this machine' })
   reject(faults)
+}
+
+/** A first message has nobody to go to where people type. */
+export const checkFirstMessage = ({ harnesses }: Deps, harnessId: string, session: SessionCreate): void => {
+  if (harnesses.find(({ id }) => id === harnessId)?.supportsTui !== true) return
+  const given = (['initial_prompt', 'initial_attachments'] as const).filter((field) => session[field] !== undefined)
+  reject(given.map((path) => ({ path, message: `the agent's harness ${harnessId} is a terminal: open it and type` })))
 }
 
 /** No API server takes a container that asks for more than it may use; here it is told before any sandbox is made. */

@@ -9,6 +9,7 @@ import type { Route } from './route.ts'
 import { createRouter } from './router.ts'
 import { adminRoutes } from './routes/admin.ts'
 import { agentRoutes } from './routes/agents.ts'
+import { checkpointRoutes } from './routes/checkpoints.ts'
 import { diagnoseRoutes } from './routes/diagnose.ts'
 import { eventRoutes } from './routes/events.ts'
 import { healthRoutes } from './routes/health.ts'
@@ -18,6 +19,9 @@ import { openApiRoutes } from './routes/openapi.ts'
 import { permissionRoutes } from './routes/permissions.ts'
 import { queueRoutes } from './routes/queue.ts'
 import { sessionRoutes } from './routes/sessions.ts'
+import { deliveryRoutes } from './routes/webhook-deliveries.ts'
+import { webhookRoutes } from './routes/webhooks.ts'
+import { terminalRoutes } from './routes/terminal.ts'
 
 /** Every route of the API, in the order of the document. */
 export const routeTable = (deps: ApiDeps): Route[] => {
@@ -27,8 +31,12 @@ export const routeTable = (deps: ApiDeps): Route[] => {
     ...messageRoutes(deps),
     ...queueRoutes(deps),
     ...permissionRoutes(deps),
+    ...checkpointRoutes(deps),
+    ...terminalRoutes(deps),
     ...eventRoutes(deps),
     ...diagnoseRoutes(deps),
+    ...webhookRoutes(deps),
+    ...deliveryRoutes(deps),
     ...adminRoutes(deps),
     ...modelRoutes(deps),
     ...healthRoutes(deps),

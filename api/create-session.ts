@@ -10,7 +10,7 @@ import { bodyHash, startTurn } from '../db/turns.ts'
 import { errorText, isAppError } from '../domain/errors.ts'
 import { deadOnArrivalMax } from '../domain/limits.ts'
 import { bindSession } from '../sandbox/bind.ts'
-import { isSupervisorUnreachable } from '../sandbox/supervisor-client.ts'
+import { isSupervisorUnreachable } from '../sandbox/supervisor-calls.ts'
 import { claimed, sandboxFailed as sandboxFailedEvent, sessionCreated, sessionReady } from '../telemetry/events.ts'
 import type { Logger } from '../telemetry/log.ts'
 import { hashOf, sealEnv } from './agent-input.ts'
@@ -19,6 +19,13 @@ import type { SessionCreate } from './schemas/session.ts'
 import { initialParts } from './session-input.ts'
 
 type Request = { body: SessionCreate; idempotencyKey: string | null; log: Logger }
+
+/** What is asked of the pool for a session of this agent. */
+export const claimOf = (deps: ApiDeps, agent: AgentRow): NewSession['claim'] => ({
+  templateHash: hashOf(deps, agent),
+  poolSize: deps.config.pool.size,
+  recentAgentHours: deps.config.pool.recentAgentHours,
+})
 
 const newSession = (deps: ApiDeps, agent: AgentRow, { body, idempotencyKey }: Request): NewSession => {
   const { config } = deps
@@ -42,11 +49,7 @@ const newSession = (deps: ApiDeps, agent: AgentRow, { body, idempotencyKey }: Re
       max_turns: body.max_turns === undefined ? agent.max_turns : body.max_turns,
       max_cost_usd: body.max_cost_usd === undefined ? agent.max_cost_usd : body.max_cost_usd,
     },
-    claim: {
-      templateHash: hashOf(deps, agent),
-      poolSize: config.pool.size,
-      recentAgentHours: config.pool.recentAgentHours,
-    },
+    claim: claimOf(deps, agent),
   }
 }
 
@@ -120,7 +123,8 @@ const startFirstTurn = async (
   }
 }
 
-const report = (deps: ApiDeps, log: Logger, { session, sandbox, outcome }: Claimed): void => {
+/** One line and one count for each thing that a create has done. */
+export const report = (deps: ApiDeps, log: Logger, { session, sandbox, outcome }: Claimed): void => {
   const telemetry = { log, metrics: deps.metrics }
   const { spawn_mode, attempt } = session
   const ids = { session_id: session.id, agent_id: session.agent_id }

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
+import { WEBHOOK_EVENTS } from '../domain/webhook.ts'
 import { startTestApi } from '../test/api.ts'
 import type { TestApi } from '../test/api.ts'
 import { routeTable } from './app.ts'
@@ -12,6 +13,7 @@ type Operation = {
 type Document = {
   openapi: string
   paths: Record<string, Record<string, Operation>>
+  webhooks: Record<string, { post: { requestBody: { content: Record<string, { schema: unknown }> } } }>
   components: { schemas: Record<string, unknown> }
 }
 
@@ -74,6 +76,14 @@ test('every reference leads somewhere, and every component is used', () => {
   const text = JSON.stringify(document)
   const used = new Set([...text.matchAll(/"#\/components\/schemas\/(\w+)"/g)].map(([, name]) => name))
   expect(used).toEqual(new Set(Object.keys(document.components.schemas)))
+})
+
+test('what webhooks are told is in the document, one schema an event', () => {
+  expect(Object.keys(document.webhooks)).toEqual([...WEBHOOK_EVENTS])
+  for (const { post } of Object.values(document.webhooks))
+    expect(post.requestBody.content['application/json']?.schema).toEqual({
+      $ref: expect.stringMatching(/^#\/components\/schemas\/Webhook\w+$/),
+    })
 })
 
 test('what a request may hold is said with its limits', () => {

@@ -4,6 +4,7 @@ import { STATUS_OF } from './middleware/errors.ts'
 import { IdempotencyKey } from './route.ts'
 import type { Route } from './route.ts'
 import { ErrorBody } from './schemas/common.ts'
+import { WEBHOOK_PAYLOADS } from './schemas/webhook-payload.ts'
 
 type Json = Record<string, unknown>
 
@@ -128,6 +129,38 @@ const operationOf = (route: Route): Json => ({
   responses: responsesOf(route),
 })
 
+const SENT_HEADERS = {
+  'webhook-id': 'Id of the delivery, the same with each try: what was seen before need not be done again.',
+  'webhook-timestamp': 'Seconds since 1970, of the try.',
+  'webhook-signature':
+    '`v1,` and base64 of HMAC-SHA256 over id, timestamp and body, joined by full stops; several, separated by spaces, after a rotation.',
+}
+
+/** What receivers of webhooks get. */
+const webhooks = (): Json =>
+  Object.fromEntries(
+    Object.entries(WEBHOOK_PAYLOADS).map(([type, { summary, schema }]) => [
+      type,
+      {
+        post: {
+          operationId: `on_${type.replaceAll('.', '_')}`,
+          tags: ['webhooks'],
+          summary,
+          security: [],
+          parameters: Object.entries(SENT_HEADERS).map(([name, description]) => ({
+            name,
+            in: 'header',
+            required: true,
+            description,
+            schema: { type: 'string' },
+          })),
+          requestBody: { required: true, content: { 'application/json': { schema: schemaOf(schema) } } },
+          responses: { '2XX': { description: 'Taken. Anything else is tried again; 410 disables the webhook.' } },
+        },
+      },
+    ]),
+  )
+
 /** The OpenAPI 3.1 document of exactly the routes that are served, from the schemas that validate them. */
 export const openApi = (routes: Route[], baseUrl: string): Json => {
   const paths: Record<string, Json> = {}
@@ -146,6 +179,7 @@ export const openApi = (routes: Route[], baseUrl: string): Json => {
     servers: [{ url: baseUrl }],
     security: [{ masterKey: [] }],
     paths,
+    webhooks: webhooks(),
     components: {
       securitySchemes: { masterKey: { type: 'http', scheme: 'bearer', description: 'MASTER_KEY' } },
       schemas: components(),

@@ -22,6 +22,7 @@ const idempotencyKey = (route: Route, ctx: Context): string | null => {
 /** Whom a request is about, for its lines in the log. */
 const idsOf = ({ path }: Route, { id }: Record<string, string>): Record<string, string> => {
   if (id === undefined || !isId(id)) return {}
+  if (path.includes('/webhooks/')) return { webhook_id: id }
   return path.includes('/sessions/') ? { session_id: id } : { agent_id: id }
 }
 

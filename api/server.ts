@@ -6,6 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { drainPollMs, drainTimeoutMs, keepAliveTimeoutMs } from '../domain/limits.ts'
 import { createApp } from './app.ts'
 import type { ApiDeps } from './deps.ts'
+import { wantsTerminal } from './terminal/admission.ts'
+import { serveTerminals } from './terminal/server.ts'
 
 /** The API, listening. */
 export type ApiServer = {
@@ -35,17 +37,20 @@ export const startServer = async (
   address: { host: string; port: number },
 ): Promise<ApiServer> => {
   const draining = new AbortController()
-  const handle = createApp({ ...deps, drain: draining.signal }).callback()
-  const server = createServer({ keepAliveTimeout: keepAliveTimeoutMs }, (req, res) => void handle(req, res))
+  const drainable = { ...deps, drain: draining.signal }
+  const handle = createApp(drainable).callback()
+  const options = { keepAliveTimeout: keepAliveTimeoutMs, shouldUpgradeCallback: wantsTerminal }
+  const server = createServer(options, (req, res) => void handle(req, res))
+  const terminals = serveTerminals(server, drainable)
   server.listen(address.port, address.host)
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
   const host = address.host.includes(':') ? `[${address.host}]` : address.host
   return {
     url: `http://${host}:${port}`,
-    drain() {
+    async drain() {
       draining.abort()
-      return close(server)
+      await Promise.all([close(server), terminals.drained()])
     },
   }
 }

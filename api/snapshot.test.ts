@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals'
@@ -14,6 +15,8 @@ import { buildWrittenSession } from '../test/event-log.ts'
 import type { WrittenSession } from '../test/event-log.ts'
 import { openStream } from '../test/event-stream.ts'
 import type { WireFrame } from '../test/event-stream.ts'
+import { beginCheckpoint, checkpointFailed, checkpointStored } from '../db/checkpoints.ts'
+import { manifest } from '../test/checkpoint-sandbox.ts'
 import { createClientState } from '../test/stream-state.ts'
 import type { ClientView } from '../test/stream-state.ts'
 import { createRandom } from '../test/soak/random.ts'
@@ -237,11 +240,23 @@ const watch = async (query: string): Promise<Map<number, ClientView>> => {
   return views
 }
 
+/** The worker stores a checkpoint, or cannot. */
+const checkpoint = async (): Promise<void> => {
+  const { sql } = api.deps
+  const begun = await beginCheckpoint(sql, session.id, { id: randomUUID(), store: 'postgres' })
+  if (begun === null) return
+  const again = (): number => 0
+  await checkpointFailed(sql, begun.checkpoint, { code: 'store_unavailable', message: 'down', again })
+  const next = (await beginCheckpoint(sql, session.id, { id: randomUUID(), store: 'postgres' }))!
+  const omitted = [{ path: 'big', reason: 'too_large' as const, bytes: 1 }]
+  await checkpointStored(sql, next.checkpoint, { manifest: manifest({ omitted }), bytes: 1, sha256: 'x' })
+}
+
 /** What a user does meanwhile with what waits and with what is asked. */
 const disturb = async (random: Random, waiting: string[]): Promise<void> => {
   const { sql } = api.deps
   const ids = (turnId: string) => ({ sessionId: session.id, turnId })
-  const what = random.below(8)
+  const what = random.below(9)
   if (what === 0 && waiting.length > 0) await deleteQueued(sql, ids(waiting.pop()!))
   if (what === 1 && waiting.length > 0)
     await editQueued(sql, ids(waiting.at(-1)!), () => [{ type: 'text', text: `Better ${random.below(100)}` }])
@@ -259,6 +274,7 @@ const disturb = async (random: Random, waiting: string[]): Promise<void> => {
     const [permission] = await listPermissions(sql, session.id, { status: 'open', limit: 1 })
     if (permission !== undefined) await decidePermission(sql, session.id, { id: permission.id, decision: 'allow' })
   }
+  if (what === 6) await checkpoint()
   if (what === 5) await changeLimits(sql, session.id, { max_turns: 1_000 + random.below(2) })
 }
 

@@ -2,8 +2,6 @@ import { randomUUID } from 'node:crypto'
 import type { SessionRow } from '../db/entities/session.ts'
 import type { TurnRow } from '../db/entities/turn.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
-import { sandboxFailed } from '../db/sandboxes.ts'
-import { wakeSession } from '../db/sessions.ts'
 import { bodyHash, enqueueTurn, getTurn, getTurnStatus } from '../db/turns.ts'
 import { AppError, errorText } from '../domain/errors.ts'
 import type { TurnRequest } from '../domain/supervisor-protocol.ts'
@@ -15,6 +13,7 @@ import type { Context } from './http.ts'
 import { CodedError } from './middleware/errors.ts'
 import type { MessageSend } from './schemas/message.ts'
 import { partsOf } from './session-input.ts'
+import { needConversation } from './terminal/kind.ts'
 
 /** Longest wait of a blocking message; a turn may go on for longer and its reply stays in the thread. */
 const turnWaitMaxMs = 24 * 60 * 60_000
@@ -30,7 +29,7 @@ const startEarly = async (ctx: Context, deps: ApiDeps, sandbox: SandboxRow, turn
 
 /**
  * Stores a message; it runs when those before it are over and the session is ready.
- * @throws AppError `gone` for an ended session, `conflict` for a key used with another body, `rate_limited` when too many wait
+ * @throws AppError `gone` for an ended session, `conflict` for a key used with another body and for a terminal, `rate_limited` when too many wait
  */
 export const sendMessage = async (
   ctx: Context,
@@ -38,6 +37,7 @@ export const sendMessage = async (
   session: SessionRow,
   input: { body: MessageSend; idempotencyKey: string | null },
 ): Promise<TurnRow> => {
+  await needConversation(deps, session)
   const parts = partsOf(input.body)
   const { turn, existing, startNow } = await enqueueTurn(deps.sql, {
     sessionId: session.id,
@@ -93,18 +93,4 @@ export const turnOver = async (deps: ApiDeps, turn: TurnRow, signal: AbortSignal
     )
   if (over.turn === null) throw new AppError('gone', 'the session was removed')
   return over.turn
-}
-
-/** Gives up the session's sandbox; its workflow finds it lost and moves the session to another one. */
-export const leaveSandbox = async (deps: ApiDeps, session: SessionRow): Promise<void> => {
-  await deps.sql.tx(async (tx) => {
-    if (session.sandbox_id !== null)
-      await sandboxFailed(tx, session.sandbox_id, {
-        code: 'sandbox_lost',
-        message: 'given up by a restart of the session',
-        evidence: null,
-      })
-    await wakeSession(tx, session.id)
-  })
-  deps.outbox.kick()
 }

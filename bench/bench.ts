@@ -4,7 +4,9 @@ import { type Client, type Session, until } from './client.ts'
 import type { Processes, Servers } from './platform.ts'
 import type { Figure } from './stats.ts'
 
-export type HarnessId = 'light' | 'opencode'
+/** Harnesses that hold a conversation, and the one of almost no size. */
+export const CONVERSATIONAL = ['opencode', 'claude-agent-sdk', 'codex', 'qwen-code'] as const
+export type HarnessId = 'light' | (typeof CONVERSATIONAL)[number]
 
 /** What a scenario works with. What is measured is measured over HTTP; SQL only reads times that Postgres noted, and whether all is quiet. */
 export type Bench = {
@@ -24,6 +26,7 @@ export type Ready = {
   /** The API that most scenarios ask; `apis` has the other one too. */
   client: Client
   apis: [Client, Client]
+  apiPids: Processes['apiPids']
   memory: Processes['memory']
   /** Waits until the pool is full again and nothing starts, ends or waits to be sent. */
   quiet(): Promise<void>
@@ -120,6 +123,7 @@ export const createBench = (
         agentId,
         client,
         apis: processes.apis,
+        apiPids: processes.apiPids,
         memory: processes.memory,
         quiet: () => settled(size),
         open: async (by = client) => assertWarm(await by.session(agentId)),

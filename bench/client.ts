@@ -9,6 +9,8 @@ export type Client = {
   end(sessionId: string): Promise<void>
   /** Sends a message and resolves when its reply is there. */
   send(sessionId: string, text: string): Promise<void>
+  /** Asks to stop what runs; resolves when that is acknowledged. */
+  abort(sessionId: string): Promise<void>
   /** Server-sent events of a session from their start, until `onEvent` says so or the signal does; `onOpen` is called when the stream is open. */
   events(sessionId: string, onEvent: (event: StreamEvent) => boolean, options?: StreamOptions): Promise<void>
 }
@@ -92,6 +94,7 @@ export const createClient = (url: string, key: string): Client => {
     session: (agentId, query = '') => call<Session>('POST', `/agents/${agentId}/session${query}`, { title: 'bench' }),
     end: async (sessionId) => void (await call('DELETE', `/sessions/${sessionId}`)),
     send: async (sessionId, text) => void (await call('POST', `/sessions/${sessionId}/message`, { text })),
+    abort: async (sessionId) => void (await call('POST', `/sessions/${sessionId}/abort`)),
   }
 }
 

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import os from 'node:os'
 import { promisify } from 'node:util'
 import { temporalCli } from '../tools/temporal.mjs'
-import type { Bench } from './bench.ts'
+import { type Bench, CONVERSATIONAL } from './bench.ts'
 import type { Figure } from './stats.ts'
 
 const run = promisify(execFile)
@@ -18,20 +18,22 @@ export type Machine = {
   postgres: string
   temporal: string
   opencode: string
+  /** Packages of the other harnesses, with their versions. */
+  harnesses?: Record<string, string>
 }
 
 /** The file that a run leaves: everything that was measured. */
 export type Results = { started_at: string; quick: boolean; machine: Machine; figures: Figure[] }
 
-const opencodeVersion = async (): Promise<string> => {
-  const text = await readFile(new URL('../harness/opencode/package.json', import.meta.url), 'utf8')
-  const { dependencies } = JSON.parse(text) as { dependencies: Record<string, string> }
-  return dependencies['opencode-ai'] ?? 'unknown'
+const packagesOf = async (harness: string): Promise<Record<string, string>> => {
+  const text = await readFile(new URL(`../harness/${harness}/package.json`, import.meta.url), 'utf8')
+  return (JSON.parse(text) as { dependencies: Record<string, string> }).dependencies
 }
 
 export const machineFacts = async ({ sql }: Pick<Bench, 'sql'>): Promise<Machine> => {
   const [version] = await sql<{ server_version: string }>('show server_version')
   const { stdout } = await run(await temporalCli(), ['--version'])
+  const [opencode = {}, ...others] = await Promise.all(CONVERSATIONAL.map(packagesOf))
   return {
     cores: os.cpus().length,
     cpu: os.cpus()[0]?.model ?? 'unknown',
@@ -40,6 +42,7 @@ export const machineFacts = async ({ sql }: Pick<Bench, 'sql'>): Promise<Machine
     node: process.versions.node,
     postgres: version?.server_version ?? 'unknown',
     temporal: stdout.trim(),
-    opencode: await opencodeVersion(),
+    opencode: opencode['opencode-ai'] ?? 'unknown',
+    harnesses: Object.assign({}, ...others),
   }
 }

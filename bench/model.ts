@@ -2,11 +2,15 @@ import { createServer } from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { type Dialect, type Json } from '../supervisor/dialects/dialect.ts'
+import { messages } from '../supervisor/dialects/messages.ts'
+import { responses } from '../supervisor/dialects/responses.ts'
 import { nowMs } from './client.ts'
 
 /**
  * A model that costs nothing: it answers at once, and notes when it was asked. What is measured around it is the platform and the harness.
- * It answers three words; asked for `stream N every M`, N words, M milliseconds apart. Each word is the moment at which it was said.
+ * It answers three words; asked for `stream N every M`, N words, M milliseconds apart. Each word is the moment at which it was said. In the dialects of Claude and
+ * Codex it answers one word.
  */
 export type BenchModel = AsyncDisposable & {
   /** Base URL without `/v1`. */
@@ -49,6 +53,12 @@ const usageOf = (words: number): object => ({
   total_tokens: words + 1,
 })
 
+/** By the end of the path, where it is not OpenAI's chat completions. */
+const OTHER_DIALECTS: Record<string, Dialect> = { '/messages': messages, '/responses': responses }
+
+const dialectOf = (url = ''): Dialect | undefined =>
+  OTHER_DIALECTS[new URL(url, 'http://bench').pathname.replace(/^.*(?=\/)/, '')]
+
 /** When the word was said, or null for text of another kind. */
 export const saidAt = (word: string): number | null => {
   const at = Number(/^@(\d+\.\d+) $/.exec(word)?.[1])
@@ -66,6 +76,14 @@ const answer = async (request: IncomingMessage, response: ServerResponse, waitin
     if (!text.includes(waiter.marker)) continue
     waiting.delete(waiter)
     waiter.resolve(at)
+  }
+  const dialect = dialectOf(request.url)
+  if (dialect !== undefined) {
+    const { contentType, body } = dialect.write(
+      { text: `@${nowMs().toFixed(2)} ` },
+      dialect.read(JSON.parse(text) as Json),
+    )
+    return void response.writeHead(200, { 'content-type': contentType }).end(body)
   }
   const wish = [...text.matchAll(/stream (\d+) every (\d+)/g)].at(-1)
   const words = Number(wish?.[1] ?? 3)

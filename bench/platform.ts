@@ -22,6 +22,8 @@ const STOP_TIMEOUT_MS = 20_000
 export type Processes = {
   /** Two API processes. */
   apis: [Client, Client]
+  /** Process ids of the two. */
+  apiPids: [number, number]
   /** Resident memory in MB, by process. */
   memory(): Promise<{ api: number; worker: number }>
   stop(): Promise<void>
@@ -104,8 +106,10 @@ const startProcesses = async (env: Record<string, string>, onSpawn: Servers['wat
     throw part.reason
   }
   const key = env['MASTER_KEY'] ?? ''
+  const [one, other] = running
   return {
     apis: [createClient(first.url, key), createClient(second.url, key)],
+    apiPids: [one?.record.pid ?? 0, other?.record.pid ?? 0],
     memory: async () => ({ api: await residentMb(first.metricsPort), worker: await residentMb(worker.metricsPort) }),
     stop,
   }

@@ -6,6 +6,7 @@ import { burstOf } from './scenarios/burst.ts'
 import { claimAlone } from './scenarios/claim.ts'
 import { fanOut } from './scenarios/fan-out.ts'
 import { floor } from './scenarios/floor.ts'
+import { interrupting } from './scenarios/interrupt.ts'
 import { message } from './scenarios/message.ts'
 import { coldOpencode, warmOpencode } from './scenarios/opencode.ts'
 import { refill } from './scenarios/refill.ts'
@@ -19,6 +20,7 @@ const SCENARIOS: Scenario[] = [
   warmCreate,
   refill,
   message,
+  interrupting,
   fanOut,
   warmCreateLoaded,
   throughput,

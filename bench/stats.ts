@@ -1,10 +1,20 @@
-export type Unit = 'ms' | 'per second' | 'MB'
+export type Unit = 'ms' | 'per second' | 'MB' | 'connections'
 
-/** What a figure should reach. For times and memory the most it may be, for rates the least. */
+/** What a figure should reach. For times, memory and connections the most it may be, for rates the least. */
 export type Reach = { p50?: number; p95?: number; p99?: number; max?: number }
 
-/** Samples of one figure. `base`: the ratios of a table refer to this one's median. */
-export type Figure = { name: string; unit?: Unit; samples: number[]; reach?: Reach; base?: keyof Bases }
+/**
+ * Samples of one figure. `base`: the ratios of a table refer to this one's median. `cold`: name of the figure of the same run that is its cold start, where that
+ * is not the one of the whole table.
+ */
+export type Figure = {
+  name: string
+  unit?: Unit
+  samples: number[]
+  reach?: Reach
+  base?: keyof Bases
+  cold?: string
+}
 
 /** Medians that the ratios of a table refer to, in milliseconds; one that was not measured is null. */
 export type Bases = { httpAndSql: number | null; floor: number | null; cold: number | null }
@@ -62,10 +72,17 @@ export const basesOf = (figures: Figure[]): Bases => {
 
 /** The table of one run: each figure with the ratios of its median to the floors and to the cold start of the same run. */
 export const table = (figures: Figure[], bases: Bases): string => {
+  const coldOf = ({ cold }: Figure): number | null => {
+    if (cold === undefined) return bases.cold
+    const figure = figures.find(({ name }) => name === cold)
+    return figure === undefined ? null : percentile(figure.samples, 50)
+  }
   const rows = figures.map((figure) => {
     const { name, samples, unit = 'ms' } = figure
     const at = (p: number): number => percentile(samples, p)
-    const ratios = [bases.httpAndSql, bases.floor, bases.cold].map((base) => (unit === 'ms' ? ratio(at(50), base) : ''))
+    const ratios = [bases.httpAndSql, bases.floor, coldOf(figure)].map((base) =>
+      unit === 'ms' ? ratio(at(50), base) : '',
+    )
     const values = Object.values(PERCENTILES).map((p) => short(at(p)))
     return [name, unit, String(samples.length), ...values, ...ratios, reachOf(figure)]
   })

@@ -6,6 +6,7 @@ import { createListener } from '../db/listen.ts'
 import { outboxDepth } from '../db/outbox.ts'
 import type { Sql } from '../db/sql.ts'
 import { sandboxCounts, sessionCounts } from '../db/stats.ts'
+import { pendingDeliveries } from '../db/webhook-deliveries.ts'
 import { errorText, isAppError } from '../domain/errors.ts'
 import { endTimeoutMs } from '../domain/limits.ts'
 import { findHarnesses } from '../harness/registry.ts'
@@ -23,8 +24,13 @@ import { accessOf, connectCluster } from './sandboxes.ts'
 import { settingsOrExit } from './settings.ts'
 
 const gauges = (sql: Sql) => async (): Promise<GaugeValues> => {
-  const [sandboxes, sessions, outbox] = await Promise.all([sandboxCounts(sql), sessionCounts(sql), outboxDepth(sql)])
-  return { sandboxes: sandboxes.all, pool: sandboxes.pool, sessions, outbox }
+  const [sandboxes, sessions, outbox, webhookDeliveries] = await Promise.all([
+    sandboxCounts(sql),
+    sessionCounts(sql),
+    outboxDepth(sql),
+    pendingDeliveries(sql),
+  ])
+  return { sandboxes: sandboxes.all, pool: sandboxes.pool, sessions, outbox, webhookDeliveries }
 }
 
 /** `LISTEN` needs a connection of its own. A database that is not there yet is waited for by whoever asks it, and `/readyz` says so. */

@@ -7,6 +7,7 @@ import { createDatabase } from '../db/database.ts'
 import { leakedSandboxes, pokePools, poolsToPoke } from '../db/flow.ts'
 import { errorText } from '../domain/errors.ts'
 import { ledgerGraceMs } from '../domain/limits.ts'
+import type { Problem } from '../sandbox/inspector.ts'
 import { createSupervisorClient } from '../sandbox/supervisor-client.ts'
 import { createLogger } from '../telemetry/log.ts'
 import type { ProcessReadiness } from '../telemetry/metrics-server.ts'
@@ -18,11 +19,13 @@ import { ensureNamespace } from '../temporal/namespace.ts'
 import { createOutboxRelay } from '../temporal/outbox-relay.ts'
 import { installRuntime, runWorker } from '../temporal/worker.ts'
 import { createSealer } from '../vault/seal.ts'
+import { createSender } from '../webhooks/post.ts'
+import { openCheckpoints } from './checkpoints.ts'
 import { openSandboxes } from './sandboxes.ts'
 import { settingsOrExit } from './settings.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-/** Made with the image by tools/bundle-workflows.ts; without it the worker bundles the source when it starts. */
+/** Made with the image by tools/bundle-workflows.ts; without it, and without one in the settings, the worker bundles the source when it starts. */
 const bundle = `${root}workflows.bundle.js`
 
 /** Aborted by the first SIGTERM or SIGINT; the second one ends the process at once. */
@@ -48,8 +51,11 @@ const main = async (signal: AbortSignal): Promise<void> => {
   installRuntime(log)
 
   const metrics = createMetrics()
-  const state: ProcessReadiness = { ready: false, problems: [] }
-  const readiness = () => ({ ...state, ready: state.ready && state.problems.length === 0 })
+  const state = { ready: false, cluster: [] as Problem[], checkpoints: [] as Problem[] }
+  const readiness = (): ProcessReadiness => {
+    const problems = [...state.cluster, ...state.checkpoints]
+    return { ready: state.ready && problems.length === 0, problems }
+  }
   const { workerMetricsPort: port, host } = config
   await using server = await startMetricsServer({ port, host, metrics, readiness })
   await using db = await createDatabase({ url: config.databaseUrl, applicationName: 'lap worker' })
@@ -57,7 +63,9 @@ const main = async (signal: AbortSignal): Promise<void> => {
   await using temporal = createTemporal(config.temporal)
   await using outbox = createOutboxRelay({ sql: db.sql, temporal, log, metrics })
   metrics.readGaugesFrom(async () => ({ leakedSandboxes: await leakedSandboxes(db.sql, ledgerGraceMs) }))
-  await using sandboxes = await openSandboxes(config, { log, signal, onProblems: (now) => (state.problems = now) })
+  await using sandboxes = await openSandboxes(config, { log, signal, onProblems: (now) => (state.cluster = now) })
+  const onStoreProblems = (now: Problem[]) => (state.checkpoints = now)
+  await using checkpoints = await openCheckpoints(config, db.sql, { log, signal, onProblems: onStoreProblems })
   const deps: ActivityDeps = {
     sql: db.sql,
     driver: sandboxes.driver,
@@ -65,6 +73,8 @@ const main = async (signal: AbortSignal): Promise<void> => {
     temporal,
     outbox,
     sealer: createSealer(config.encryptionKey),
+    webhooks: createSender({ allowPrivate: config.webhooks.allowPrivate }),
+    checkpoints: checkpoints.stores,
     config,
     random: Math.random,
     log,
@@ -84,7 +94,8 @@ const main = async (signal: AbortSignal): Promise<void> => {
     state.ready = true
     log.info({ metrics_port: server.port }, 'worker ready')
   }
-  const workflowBundle = existsSync(bundle) ? { codePath: bundle } : { code: await bundleWorkflows() }
+  const codePath = config.temporal.workflowBundle ?? (existsSync(bundle) ? bundle : null)
+  const workflowBundle = codePath === null ? { code: await bundleWorkflows() } : { codePath }
   const activities = createActivities(deps)
   await runWorker({ config: config.temporal, activities, log, workflowBundle }, signal, onPolling)
   log.info('worker ended')

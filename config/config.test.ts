@@ -86,6 +86,9 @@ describe('whole numbers', () => {
     ['SESSION_IDLE_TIMEOUT_MINUTES', 1],
     ['SESSION_MAX_HOURS', 1],
     ['PERMISSION_TIMEOUT_MINUTES', 1],
+    ['WEBHOOK_RETENTION_DAYS', 1],
+    ['CHECKPOINT_MAX_MIB', 1],
+    ['CHECKPOINT_RETENTION_HOURS', 0],
     ['PORT', 0],
     ['METRICS_PORT', 0],
     ['WORKER_METRICS_PORT', 0],
@@ -105,12 +108,43 @@ describe('whole numbers', () => {
       SESSION_IDLE_TIMEOUT_MINUTES: '2',
       SESSION_MAX_HOURS: '3',
       PERMISSION_TIMEOUT_MINUTES: '5',
+      WEBHOOK_RETENTION_DAYS: '2',
     })
     expect(config.pool.ttlMs).toBe(45 * 60_000)
     expect(config.session).toEqual({ idleTimeoutMs: 120_000, maxAgeMs: 3 * 3_600_000, permissionTimeoutMs: 300_000 })
+    expect(config.webhooks).toEqual({ allowPrivate: false, retentionMs: 48 * 3_600_000 })
   })
 
   test('WARM_POOL_SIZE 0 is a size', () => expect(load({ WARM_POOL_SIZE: '0' }).pool.size).toBe(0))
+})
+
+describe('checkpoints', () => {
+  test('are kept in Postgres unless told otherwise', () => {
+    expect(load({}).checkpoint).toEqual({
+      store: 'postgres',
+      maxBytes: 64 * 2 ** 20,
+      retentionMs: 24 * 3_600_000,
+      s3: null,
+    })
+  })
+
+  test('in S3 need a bucket, and both halves of an access key or none', () => {
+    expect(reasonsOf({ CHECKPOINT_STORE: 's3' })).toEqual({
+      CHECKPOINT_S3_BUCKET: 'is required when CHECKPOINT_STORE is s3',
+    })
+    expect(Object.keys(reasonsOf({ CHECKPOINT_S3_ACCESS_KEY_ID: 'a' }))).toEqual(['CHECKPOINT_S3_SECRET_ACCESS_KEY'])
+    expect(Object.keys(reasonsOf({ CHECKPOINT_S3_SECRET_ACCESS_KEY: 'a' }))).toEqual(['CHECKPOINT_S3_ACCESS_KEY_ID'])
+    const { checkpoint } = load({ CHECKPOINT_STORE: 's3', CHECKPOINT_S3_BUCKET: 'some-bucket' })
+    expect(checkpoint).toMatchObject({ store: 's3', s3: { bucket: 'some-bucket', endpoint: null, credentials: null } })
+  })
+
+  test.each([
+    ['CHECKPOINT_S3_BUCKET', 'Upper'],
+    ['CHECKPOINT_S3_PREFIX', '/leading'],
+    ['CHECKPOINT_S3_PREFIX', 'trailing/'],
+    ['CHECKPOINT_S3_ENDPOINT', 's3.example.com'],
+    ['CHECKPOINT_STORE', 'disk'],
+  ])('%s is not %s', (key, wrong) => expect(Object.keys(reasonsOf({ [key]: wrong }))).toContain(key))
 })
 
 describe('DATABASE_URL', () => {
@@ -213,6 +247,8 @@ describe('settings made from several', () => {
       'claude-agent-sdk': 'sdk:2',
       'claude-code': 'all:1',
       codex: 'all:1',
+      'qwen-code': 'all:1',
+      'codex-terminal': 'all:1',
     })
   })
 
@@ -256,6 +292,7 @@ describe('the connection to Temporal', () => {
       apiKey: null,
       tls: null,
       uiUrl: null,
+      workflowBundle: null,
     })
     expect(load({ TEMPORAL_TLS: 'true' }).temporal.tls).toEqual({})
     expect(load({ TEMPORAL_API_KEY: 'k' }).temporal).toMatchObject({ apiKey: 'k', tls: {} })

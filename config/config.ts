@@ -27,6 +27,7 @@ export type Config = {
   temporal: TemporalConfig
   pool: { size: number; maxProvisioning: number; ttlMs: number; recentAgentHours: number }
   session: { idleTimeoutMs: number; maxAgeMs: number; permissionTimeoutMs: number }
+  checkpoint: CheckpointConfig
   /** `CONTAINER_ENV_*`, prefix stripped. */
   containerEnv: Record<string, string>
   harness: {
@@ -46,9 +47,38 @@ export type Config = {
   }
   /** Absolute. */
   dataDir: string
+  webhooks: {
+    /** To addresses that are not public, and without TLS. */
+    allowPrivate: boolean
+    /** Deliveries that are over are kept for this long. */
+    retentionMs: number
+  }
   linear: { clientId: string; clientSecret: string; webhookSecret: string } | null
   /** Sentences to log at every start. */
   warnings: string[]
+}
+
+export type CheckpointConfig = {
+  /** Where new ones are stored. */
+  store: 'postgres' | 's3'
+  /** Of an archive. */
+  maxBytes: number
+  /** How long checkpoints outlive their session. */
+  retentionMs: number
+  /** null: no bucket is named. It may be named while `store` is `postgres`, for checkpoints that are there from before. */
+  s3: S3Config | null
+}
+
+export type S3Config = {
+  bucket: string
+  /** Without slashes at its ends. */
+  prefix: string
+  region: string
+  /** null: AWS. */
+  endpoint: string | null
+  pathStyle: boolean
+  /** null: whatever the AWS SDK finds: variables, profiles, the role of the pod or of the machine. */
+  credentials: { accessKeyId: string; secretAccessKey: string } | null
 }
 
 export type KubernetesConfig = {
@@ -94,6 +124,8 @@ export type TemporalConfig = {
     clientCertPair?: { crt: Buffer; key: Buffer }
   } | null
   uiUrl: string | null
+  /** File with the bundled workflow code, or null. */
+  workflowBundle: string | null
 }
 
 export type SettingProblem = { key: string; reason: string }
@@ -137,6 +169,11 @@ const crossProblems = (given: RawEnv): SettingProblem[] => {
     const tls = Object.keys(given).find((name) => name.startsWith('TEMPORAL_TLS_'))
     if (tls !== undefined) problems.push({ key: 'TEMPORAL_TLS', reason: `must not be false when ${tls} is set` })
   }
+  const [keyId, keySecret] = ['CHECKPOINT_S3_ACCESS_KEY_ID', 'CHECKPOINT_S3_SECRET_ACCESS_KEY'] as const
+  if (has(keyId) && !has(keySecret)) problems.push({ key: keySecret, reason: `is required with ${keyId}` })
+  if (has(keySecret) && !has(keyId)) problems.push({ key: keyId, reason: `is required with ${keySecret}` })
+  if (given['CHECKPOINT_STORE'] === 's3' && !has('CHECKPOINT_S3_BUCKET'))
+    problems.push({ key: 'CHECKPOINT_S3_BUCKET', reason: 'is required when CHECKPOINT_STORE is s3' })
   // As kubectl has it: several files, separated by colons, and one that is not there counts as empty. Other programs use it, too.
   const files = given['SANDBOX_DRIVER'] === 'local' ? undefined : given['KUBECONFIG']
   if (files?.split(':').some(isReadable) === false)
@@ -190,8 +227,29 @@ const temporalOf = (env: Env): TemporalConfig => {
             : { clientCertPair: { crt: readFileSync(cert), key: readFileSync(key) } }),
         },
     uiUrl: env.TEMPORAL_UI_URL ?? null,
+    workflowBundle: env.WORKFLOW_BUNDLE_PATH ?? null,
   }
 }
+
+const s3Of = (env: Env): S3Config | null => {
+  const { CHECKPOINT_S3_ACCESS_KEY_ID: accessKeyId, CHECKPOINT_S3_SECRET_ACCESS_KEY: secretAccessKey } = env
+  if (env.CHECKPOINT_S3_BUCKET === undefined) return null
+  return {
+    bucket: env.CHECKPOINT_S3_BUCKET,
+    prefix: env.CHECKPOINT_S3_PREFIX,
+    region: env.CHECKPOINT_S3_REGION,
+    endpoint: env.CHECKPOINT_S3_ENDPOINT ?? null,
+    pathStyle: env.CHECKPOINT_S3_PATH_STYLE,
+    credentials: accessKeyId === undefined || secretAccessKey === undefined ? null : { accessKeyId, secretAccessKey },
+  }
+}
+
+const checkpointOf = (env: Env): CheckpointConfig => ({
+  store: env.CHECKPOINT_STORE,
+  maxBytes: env.CHECKPOINT_MAX_MIB * 1_024 * 1_024,
+  retentionMs: env.CHECKPOINT_RETENTION_HOURS * HOUR_MS,
+  s3: s3Of(env),
+})
 
 const linearOf = (env: Env): Config['linear'] => {
   const { LINEAR_CLIENT_ID: clientId, LINEAR_CLIENT_SECRET: clientSecret, LINEAR_WEBHOOK_SECRET: webhookSecret } = env
@@ -204,6 +262,8 @@ const harnessImages = (env: Env): Record<string, string> => ({
   'claude-agent-sdk': env.K8S_HARNESS_IMAGE_CLAUDE_SDK ?? env.K8S_HARNESS_IMAGE,
   'claude-code': env.K8S_HARNESS_IMAGE_CLAUDE_CODE ?? env.K8S_HARNESS_IMAGE,
   codex: env.K8S_HARNESS_IMAGE_CODEX ?? env.K8S_HARNESS_IMAGE,
+  'qwen-code': env.K8S_HARNESS_IMAGE_QWEN_CODE ?? env.K8S_HARNESS_IMAGE,
+  'codex-terminal': env.K8S_HARNESS_IMAGE_CODEX ?? env.K8S_HARNESS_IMAGE,
 })
 
 const kubernetesOf = (env: Env): KubernetesConfig => ({
@@ -279,6 +339,7 @@ export const loadConfig = (raw: RawEnv): Config => {
       maxAgeMs: env.SESSION_MAX_HOURS * HOUR_MS,
       permissionTimeoutMs: env.PERMISSION_TIMEOUT_MINUTES * MINUTE_MS,
     },
+    checkpoint: checkpointOf(env),
     containerEnv: containerEnv.env,
     harness: {
       images: harnessImages(env),
@@ -290,6 +351,10 @@ export const loadConfig = (raw: RawEnv): Config => {
     k8s: kubernetesOf(env),
     sandbox: sandboxOf(env, dataDir),
     dataDir,
+    webhooks: {
+      allowPrivate: env.WEBHOOK_ALLOW_PRIVATE_TARGETS,
+      retentionMs: env.WEBHOOK_RETENTION_DAYS * 24 * HOUR_MS,
+    },
     linear: linearOf(env),
     warnings: warningsOf(env, containerEnv.env),
   }

@@ -75,6 +75,12 @@ const dnsLabel = text.regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, {
 const hostPort = text.regex(/^(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}$/, { error: 'must be host:port, without a scheme' })
 const host = text.regex(/^[\w.:-]+$/, { error: 'must be a host name or an IP address' })
 const image = text.regex(/^\S+$/, { error: 'must be an image reference without white space' })
+const bucket = text.regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, {
+  error: 'must be the name of a bucket: 3 to 63 lower-case letters, digits, dots and hyphens',
+})
+const keyPrefix = text.regex(/^[\w.-]+(\/[\w.-]+)*$/, {
+  error: 'must be a path of letters, digits, dots, hyphens and underscores, without a slash at its ends',
+})
 const flag = oneOf(['true', 'false']).transform((value) => value === 'true')
 export const isReadable = (file: string): boolean => {
   try {
@@ -125,6 +131,17 @@ export const envSchema = z.object({
   SESSION_MAX_HOURS: withDefault(integer(1, 720, 'hours'), '24'),
   PERMISSION_TIMEOUT_MINUTES: withDefault(integer(1, 43_200, 'minutes'), '60'),
 
+  CHECKPOINT_STORE: withDefault(oneOf(['postgres', 's3']), 'postgres'),
+  CHECKPOINT_MAX_MIB: withDefault(integer(1, 256, 'MiB'), '64'),
+  CHECKPOINT_RETENTION_HOURS: withDefault(integer(0, 8_760, 'hours'), '24'),
+  CHECKPOINT_S3_BUCKET: optional(bucket, 'lap-checkpoints'),
+  CHECKPOINT_S3_PREFIX: withDefault(keyPrefix, 'checkpoints'),
+  CHECKPOINT_S3_REGION: withDefault(dnsLabel, 'us-east-1'),
+  CHECKPOINT_S3_ENDPOINT: optional(httpUrl, 'https://s3.example.com'),
+  CHECKPOINT_S3_PATH_STYLE: withDefault(flag, 'false'),
+  CHECKPOINT_S3_ACCESS_KEY_ID: optional(secret, 'AKIA…'),
+  CHECKPOINT_S3_SECRET_ACCESS_KEY: optional(secret, 'wJalr…'),
+
   TEMPORAL_ADDRESS: withDefault(hostPort, 'localhost:7233'),
   TEMPORAL_NAMESPACE: withDefault(text, 'lap'),
   TEMPORAL_API_KEY: optional(secret, 'eyJ…'),
@@ -133,6 +150,7 @@ export const envSchema = z.object({
   TEMPORAL_TLS_SERVER_CA_CERT_PATH: optional(readableFile, '/etc/temporal/ca.pem'),
   TEMPORAL_TLS_CLIENT_CERT_PATH: optional(readableFile, '/etc/temporal/client.pem'),
   TEMPORAL_TLS_CLIENT_KEY_PATH: optional(readableFile, '/etc/temporal/client.key'),
+  WORKFLOW_BUNDLE_PATH: optional(readableFile, '/opt/lap/workflows.bundle.js'),
   TEMPORAL_UI_URL: optional(httpUrl, 'https://temporal-ui.example.com'),
 
   SANDBOX_DRIVER: withDefault(oneOf(['kubernetes', 'local']), 'kubernetes'),
@@ -146,6 +164,7 @@ export const envSchema = z.object({
   K8S_HARNESS_IMAGE_CLAUDE_SDK: optional(image, 'registry.example.com/lap/claude-sdk:1.0.0'),
   K8S_HARNESS_IMAGE_CLAUDE_CODE: optional(image, 'registry.example.com/lap/claude-code:1.0.0'),
   K8S_HARNESS_IMAGE_CODEX: optional(image, 'registry.example.com/lap/codex:1.0.0'),
+  K8S_HARNESS_IMAGE_QWEN_CODE: optional(image, 'registry.example.com/lap/qwen-code:1.0.0'),
   K8S_NAMESPACE: withDefault(dnsLabel, 'default'),
   K8S_IMAGE_PULL_POLICY: withDefault(oneOf(['Never', 'IfNotPresent', 'Always']), 'Never'),
   K8S_SANDBOX_API: withDefault(oneOf(['sandbox', 'pod']), 'sandbox'),
@@ -173,6 +192,9 @@ export const envSchema = z.object({
   K8S_DNS_POD_LABELS: withDefault(labels, 'k8s-app=kube-dns'),
   // Read by the client library of Kubernetes.
   KUBECONFIG: optional(text, '/home/me/.kube/config'),
+
+  WEBHOOK_ALLOW_PRIVATE_TARGETS: withDefault(flag, 'false'),
+  WEBHOOK_RETENTION_DAYS: withDefault(integer(1, 3_650, 'days'), '30'),
 
   LINEAR_CLIENT_ID: optional(text, '0f3c…'),
   LINEAR_CLIENT_SECRET: optional(secret, '9a1b…'),

@@ -158,7 +158,7 @@ test('a session whose sandbox was lost gets the next one as its next attempt', a
     attempt: 2,
     harnessSessionId: 'ses_2',
     phases: {},
-    moved: { reason: 'sandbox_lost' },
+    told: { reason: 'sandbox_lost' },
   })
   expect(bound).toMatchObject({ status: 'ready', bound_attempt: 2, harness_session_id: 'ses_2' })
   const types = await sql.query<{ type: string }>('select type from event where session_id = $1 order by seq', [

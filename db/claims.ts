@@ -118,27 +118,37 @@ const reviveTimes = (row: SandboxRow): SandboxRow => ({
  * pools are written with it. Measured on two shared cores, without fsync, with 100,000 sessions
  * and 1,000 warm sandboxes: 0.7–1.0 ms (median), 4–8 ms (p99).
  * The limit on live sessions is about: those made at the same moment do not see each other, and a lock would make them wait in line.
+ * @returns null when none was made: see `refused`
+ * @throws the violated constraint of a known idempotency key
+ */
+export const insertSession = async (sql: Sql, session: NewSession): Promise<Claimed | null> => {
+  const row = await sql.one<CreatedRow>(CREATE, [
+    session.id, session.agentId, session.claim.templateHash, session.claim.poolSize, session.claim.recentAgentHours, session.title,
+    session.idempotencyKey, session.bodyHash, session.request, session.model, session.prompt, session.idleTimeoutMs, session.maxAgeMs,
+    session.initialTurn?.id ?? null, session.initialTurn === null ? null : session.initialTurn.parts, liveSessionsMax,
+    sessionCreatingTimeoutMs, session.origin, session.createdBy, session.permissions, session.limits.max_turns, session.limits.max_cost_usd,
+  ]) // prettier-ignore
+  if (row === null) return null
+  const { taken, ...made } = row
+  return { session: made, sandbox: taken && reviveTimes(taken), outcome: made.claim_outcome }
+}
+
+/**
+ * A session as `insertSession` makes it, once per idempotency key.
  * @throws AppError `conflict` for a known idempotency key with another body, `rate_limited` when too many sessions live, `not_found` without its agent
  */
 export const createSession = async (sql: Sql, session: NewSession): Promise<Created> => {
   try {
-    const row = await sql.one<CreatedRow>(CREATE, [
-      session.id, session.agentId, session.claim.templateHash, session.claim.poolSize, session.claim.recentAgentHours, session.title,
-      session.idempotencyKey, session.bodyHash, session.request, session.model, session.prompt, session.idleTimeoutMs, session.maxAgeMs,
-      session.initialTurn?.id ?? null, session.initialTurn === null ? null : session.initialTurn.parts, liveSessionsMax,
-      sessionCreatingTimeoutMs, session.origin, session.createdBy, session.permissions, session.limits.max_turns, session.limits.max_cost_usd,
-    ]) // prettier-ignore
-    if (row === null) return await refused(sql, session)
-    const { taken, ...made } = row
-    return { existing: false, session: made, sandbox: taken && reviveTimes(taken), outcome: made.claim_outcome }
+    const made = await insertSession(sql, session)
+    return made === null ? await refused(sql, session) : { ...made, existing: false }
   } catch (error) {
     if (violatedConstraint(error) !== 'session_idempotency_key_key') throw error
     return { existing: true, session: await sessionOfKey(sql, session.idempotencyKey, session.bodyHash) }
   }
 }
 
-/** No row was made: a repeated request is answered all the same; else the agent is gone, or the platform is full. */
-const refused = async (sql: Sql, { agentId, idempotencyKey, bodyHash }: NewSession): Promise<Created> => {
+/** No row was made: a repeated request is answered all the same; else the agent is gone, or the platform is full. @throws AppError */
+export const refused = async (sql: Sql, { agentId, idempotencyKey, bodyHash }: NewSession): Promise<Created> => {
   if (idempotencyKey !== null && (await sql.one('select from session where idempotency_key = $1', [idempotencyKey])))
     return { existing: true, session: await sessionOfKey(sql, idempotencyKey, bodyHash) }
   if ((await sql.one('select from agent where id = $1 and deleted_at is null', [agentId])) === null)
@@ -148,7 +158,8 @@ const refused = async (sql: Sql, { agentId, idempotencyKey, bodyHash }: NewSessi
   })
 }
 
-const sessionOfKey = async (sql: Sql, key: string | null, bodyHash: string | null): Promise<SessionRow> => {
+/** @throws AppError `conflict` when the key came with another body */
+export const sessionOfKey = async (sql: Sql, key: string | null, bodyHash: string | null): Promise<SessionRow> => {
   const existing = await sql.one<SessionRow>('select * from session where idempotency_key = $1', [key])
   if (existing === null) throw new AppError('conflict', 'The idempotency key was used at the same moment; try again')
   if (existing.body_hash !== bodyHash)

@@ -4,15 +4,21 @@ import { Client, TypeOverrides } from 'pg'
 import type { Pool } from 'pg'
 import { AppError, errorText } from '../domain/errors.ts'
 import { Agent } from './entities/agent.ts'
+import { Checkpoint, CheckpointChunk } from './entities/checkpoint.ts'
 import { Event } from './entities/event.ts'
 import { Permission } from './entities/permission.ts'
 import { Claim, Outbox, PoolState } from './entities/pool.ts'
 import { Sandbox } from './entities/sandbox.ts'
 import { Session } from './entities/session.ts'
+import { TerminalTicket } from './entities/terminal-ticket.ts'
 import { Turn } from './entities/turn.ts'
+import { Webhook, WebhookDelivery } from './entities/webhook.ts'
 import { Migration001Initial } from './migrations/001-initial.ts'
 import { Migration002AgentResources } from './migrations/002-agent-resources.ts'
 import { Migration003Turns } from './migrations/003-turns.ts'
+import { Migration004Webhooks } from './migrations/004-webhooks.ts'
+import { Migration005Checkpoints } from './migrations/005-checkpoints.ts'
+import { Migration006TerminalTickets } from './migrations/006-terminal-tickets.ts'
 import { createSql, isConnectionError } from './sql.ts'
 import type { Sql } from './sql.ts'
 
@@ -23,6 +29,9 @@ const MIGRATIONS = [
   { name: '001-initial', class: Migration001Initial },
   { name: '002-agent-resources', class: Migration002AgentResources },
   { name: '003-turns', class: Migration003Turns },
+  { name: '004-webhooks', class: Migration004Webhooks },
+  { name: '005-checkpoints', class: Migration005Checkpoints },
+  { name: '006-terminal-tickets', class: Migration006TerminalTickets },
 ]
 
 type Extra = {
@@ -34,7 +43,22 @@ type Extra = {
 
 const options = (url: string, extra: Extra): Options => ({
   clientUrl: url,
-  entities: [Agent, Session, Sandbox, Turn, Event, Claim, PoolState, Outbox, Permission],
+  entities: [
+    Agent,
+    Session,
+    Sandbox,
+    Turn,
+    Event,
+    Claim,
+    PoolState,
+    Outbox,
+    Permission,
+    Webhook,
+    WebhookDelivery,
+    Checkpoint,
+    CheckpointChunk,
+    TerminalTicket,
+  ],
   extensions: [Migrator],
   migrations: {
     tableName: 'lap_migration',

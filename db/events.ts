@@ -9,6 +9,7 @@ import { jsonItem, pgArray } from './sql.ts'
 import type { Sql } from './sql.ts'
 import { writeTurnEnd } from './turn-end.ts'
 import type { TurnEnd } from './turn-end.ts'
+import { RETURNING_NEWS, TELL_WEBHOOKS } from './webhook-events.ts'
 
 /** A question of the harness; `waitMs`: how long it waits for an answer. */
 type Question = { turnId: string; request: PermissionRequest; waitMs: number }
@@ -29,21 +30,21 @@ export type Append = {
  * Appends entries of a sandbox' journal to the log of its session. Numbers have no gap, because the session's row is locked while they are given; what is
  * there already (by sandbox and journal number) is left out, so that repeating an append changes nothing, and so is the end of a turn that is over. Nothing is taken when
  * the log is closed, or from a sandbox that the session has left.
- * @returns `ended`: this sandbox has nothing more to say to this session
+ * @returns `ended`: this sandbox has nothing more to say to this session; `deliveries`: what was left in the outbox for webhooks
  */
 export const appendEvents = (
   sql: Sql,
   append: Append,
-): Promise<{ lastSeq: number; appended: number; ended: boolean }> =>
+): Promise<{ lastSeq: number; appended: number; deliveries: number; ended: boolean }> =>
   sql.tx(async (tx) => {
     const session = await lockSession(tx, append.sessionId)
     if (session === null || isEnded(session.status) || session.sandbox_id !== append.sandboxId)
-      return { lastSeq: session?.last_seq ?? 0, appended: 0, ended: true }
+      return { lastSeq: session?.last_seq ?? 0, appended: 0, deliveries: 0, ended: true }
     const told = await withQuestions(tx, append)
     const around = append.turnEnd === undefined ? null : await writeTurnEnd(tx, session, append.turnEnd)
     const entries = entriesToWrite({ ...append, entries: told }, around !== null)
-    const lastSeq = await writeAround(tx, session, { append, entries, ...(around ?? { before: [], after: [] }) })
-    return { lastSeq, appended: lastSeq - session.last_seq, ended: false }
+    const written = await writeAround(tx, session, { append, entries, ...(around ?? { before: [], after: [] }) })
+    return { ...written, appended: written.lastSeq - session.last_seq, ended: false }
   })
 
 /** Questions under the names that clients know. */
@@ -60,15 +61,16 @@ const withQuestions = async (tx: Sql, { sessionId, sandboxId, entries }: Append)
 
 type Written = { append: Append; entries: JournalEvent[]; before: NewEvent[]; after: NewEvent[] }
 
-/** The journal's entries, and around the end of a turn what follows from it. @returns the number of the last event */
+/** The journal's entries, and around the end of a turn what follows from it. @returns `lastSeq`: the number of the last event */
 const writeAround = async (tx: Sql, session: LockedSession, { append, entries, ...around }: Written) => {
   let lastSeq = session.last_seq
+  let deliveries = 0
   const own = async (events: NewEvent[]): Promise<void> => {
     if (events.length > 0) lastSeq = await writeEvents(tx, { id: session.id, last_seq: lastSeq }, events)
   }
   const journal = async (part: JournalEvent[]): Promise<void> => {
     if (part.length === 0) return
-    const written = await tx.one<{ last_seq: number }>(APPEND, [
+    const written = await tx.one<{ last_seq: number; deliveries: number }>(APPEND, [
       session.id,
       lastSeq,
       append.sandboxId,
@@ -77,13 +79,14 @@ const writeAround = async (tx: Sql, session: LockedSession, { append, entries, .
       pgArray(part.map(({ journalSeq }) => journalSeq)),
     ])
     lastSeq = written?.last_seq ?? lastSeq
+    deliveries += written?.deliveries ?? 0
   }
   const end = around.before.length === 0 ? 0 : entries.findIndex(({ type }) => type === 'turn.finished')
   await journal(entries.slice(0, Math.max(0, end)))
   await own(around.before)
   await journal(entries.slice(Math.max(0, end)))
   await own(around.after)
-  return lastSeq
+  return { lastSeq, deliveries }
 }
 
 /** Each number of the journal once; the end of a turn only when it ends by this append, and once. */
@@ -101,11 +104,12 @@ const APPEND = `
     where not exists (select from event where sandbox_id = $3 and event.journal_seq = e.journal_seq)),
   logged as (
     insert into event (session_id, seq, type, data, created_at, sandbox_id, journal_seq)
-    select $1, $2::int + n, type, data, clock_timestamp(), $3, journal_seq from fresh),
+    select $1, $2::int + n, type, data, clock_timestamp(), $3, journal_seq from fresh
+    ${RETURNING_NEWS}), ${TELL_WEBHOOKS},
   numbered as (
     update session set last_seq = $2 + (select count(*) from fresh), last_activity_at = now()
     where id = $1 and exists (select from fresh) returning id, last_seq)
-  select last_seq, pg_notify('${EVENT_CHANNEL}', id::text)::text as notified from numbered`
+  select last_seq, (select count(*)::int from delivering) as deliveries, pg_notify('${EVENT_CHANNEL}', id::text)::text as notified from numbered`
 
 /** Number of the last entry of a sandbox' journal that is in the log; 0 for none. */
 export const journalCursor = async (sql: Sql, sandboxId: string): Promise<number> =>

@@ -7,6 +7,7 @@ import type { SessionRow } from './entities/session.ts'
 import { closePermissions } from './permission-close.ts'
 import { jsonItem, pgArray } from './sql.ts'
 import type { Sql } from './sql.ts'
+import { RETURNING_NEWS, TELL_WEBHOOKS } from './webhook-events.ts'
 
 export type Ending =
   | { status: 'dead'; endReason: Exclude<EndReason, `failed:${FailureCode}`> }
@@ -30,7 +31,8 @@ export const writeEvents = async (
   await tx.query(
     `with logged as (
        insert into event (session_id, seq, type, data, created_at)
-       select $1, $2::int + i, type, data::jsonb, clock_timestamp() from unnest($3::text[], $4::text[]) with ordinality n (type, data, i)),
+       select $1, $2::int + i, type, data::jsonb, clock_timestamp() from unnest($3::text[], $4::text[]) with ordinality n (type, data, i)
+       ${RETURNING_NEWS}), ${TELL_WEBHOOKS},
      numbered as (update session set last_seq = $5 where id = $1)
      select pg_notify('${EVENT_CHANNEL}', $1::text)::text`,
     [
@@ -59,12 +61,16 @@ export type LockedSession = Pick<
   | 'max_cost_usd'
   | 'limit_reached'
   | 'usage'
+  | 'checkpoint_seq'
+  | 'checkpoint_failures'
+  | 'restart_requested_at'
 >
 
 /** Without the blobs of the row: this runs with each append to the log. */
 export const lockSession = (tx: Sql, id: string): Promise<LockedSession | null> =>
   tx.one<LockedSession>(
-    `select id, agent_id, status, end_reason, attempt, bound_attempt, sandbox_id, last_seq, max_turns, max_cost_usd, limit_reached, usage
+    `select id, agent_id, status, end_reason, attempt, bound_attempt, sandbox_id, last_seq, max_turns, max_cost_usd, limit_reached, usage,
+       checkpoint_seq, checkpoint_failures, restart_requested_at
      from session where id = $1 for no key update`,
     [id],
   )

@@ -6,8 +6,7 @@ import type { AgentRow } from './entities/agent.ts'
 import type { SessionRow } from './entities/session.ts'
 import { endSession } from './session-end.ts'
 import { listSessions } from './sessions.ts'
-import type { SessionCursor } from './sessions.ts'
-import type { Sql } from './sql.ts'
+import type { PageCursor, Sql } from './sql.ts'
 
 let database: TestDatabase
 let sql: Sql
@@ -27,7 +26,7 @@ const buildSessions = (count: number) => Promise.all(Array.from({ length: count 
 /** Every page after the first, with something happening before each. */
 const readPages = async (limit: number, meanwhile: () => Promise<unknown>): Promise<SessionRow[][]> => {
   const pages: SessionRow[][] = []
-  let after: SessionCursor | undefined
+  let after: PageCursor | undefined
   for (;;) {
     const page = await listSessions(sql, { agentId: agent.id, limit, ...(after === undefined ? {} : { after }) })
     pages.push(page)

@@ -3,13 +3,11 @@ import type { SessionPhase, SessionStatus, StartPhases } from '../domain/session
 import type { SandboxState } from '../domain/sandbox.ts'
 import type { TurnStatus } from '../domain/turn.ts'
 import type { SessionRow } from './entities/session.ts'
-import type { Sql } from './sql.ts'
+import type { PageCursor, Sql } from './sql.ts'
+import { RETURNING_NEWS, TELL_WEBHOOKS } from './webhook-events.ts'
 
 export const getSession = (sql: Sql, id: string): Promise<SessionRow | null> =>
   sql.one<SessionRow>('select * from session where id = $1', [id])
-
-/** Where a page of a list ends: the next one begins after it. */
-export type SessionCursor = { createdAt: Date; id: string }
 
 /** Newest first. Lists carry no blobs: `request` is empty and `prompt` null. */
 export const listSessions = (
@@ -20,7 +18,7 @@ export const listSessions = (
     needsInput?: boolean
     limit: number
     offset?: number
-    after?: SessionCursor
+    after?: PageCursor
   },
 ): Promise<SessionRow[]> => {
   // Only the conditions that are asked for, so that each form has a plan of its own that walks an index.
@@ -38,7 +36,8 @@ export const listSessions = (
   return sql.query<SessionRow>(
     `select id, agent_id, status, phase, phase_detail, title, end_reason, failure_code, failure_reason, spawn_mode, claim_outcome, model,
        '{}'::jsonb request, null prompt, idempotency_key, body_hash, sandbox_id, attempt, bound_attempt, harness_session_id, phases, last_seq, idle_timeout_ms, created_at,
-       ready_at, last_activity_at, max_age_at, creating_deadline_at, ended_at, origin, created_by, permissions, max_turns, max_cost_usd, limit_reached, usage
+       ready_at, last_activity_at, max_age_at, creating_deadline_at, ended_at, origin, created_by, permissions, max_turns, max_cost_usd, limit_reached, usage,
+       checkpoint_seq, checkpoint_failures, checkpoint_retry_at, restart_requested_at, forked_from
      from session where ${conditions.join(' and ')} order by created_at desc, id desc limit $1 offset $2`,
     params,
   )
@@ -56,22 +55,24 @@ export const sessionReady = async (
     attempt: number
     harnessSessionId: string
     phases: StartPhases
-    moved?: Record<string, unknown>
+    /** For the log: why it moved, what was restored. */
+    told?: Record<string, unknown>
   },
 ): Promise<SessionRow | null> => {
   const row = await sql.one<SessionRow>(
     `with before as (select status from session where id = $1), bound as (
        update session set status = 'ready', phase = 'ready', phase_detail = null, bound_attempt = $2, harness_session_id = $3,
          phases = case when status = 'creating' then phases || $4::jsonb else phases end, ready_at = coalesce(ready_at, now()),
-         last_activity_at = now(), last_seq = last_seq + 1
+         last_activity_at = now(), restart_requested_at = null, last_seq = last_seq + 1
        where id = $1 and attempt = $2 and bound_attempt < $2 and status in ('creating', 'ready')
          and exists (select from sandbox where id = session.sandbox_id and state = 'claimed') returning *),
      logged as (
        insert into event (session_id, seq, type, data, created_at)
        select id, last_seq, case before.status when 'creating' then 'session.ready' else 'sandbox_moved' end,
-         case before.status when 'creating' then '{}' else coalesce($5::jsonb, '{}') end || jsonb_build_object('attempt', attempt, 'spawn_mode', spawn_mode, 'phases', phases), clock_timestamp() from bound, before)
+         coalesce($5::jsonb, '{}') || jsonb_build_object('attempt', attempt, 'spawn_mode', spawn_mode, 'phases', phases), clock_timestamp() from bound, before
+       ${RETURNING_NEWS}), ${TELL_WEBHOOKS}
      select bound.*, pg_notify('${EVENT_CHANNEL}', $1::text)::text as notified from bound`,
-    [bound.sessionId, bound.attempt, bound.harnessSessionId, bound.phases, bound.moved ?? null],
+    [bound.sessionId, bound.attempt, bound.harnessSessionId, bound.phases, bound.told ?? null],
   )
   if (row !== null) return row
   const now = await getSession(sql, bound.sessionId)
@@ -97,6 +98,20 @@ export const setPhase = async (
        select id, last_seq, 'session.phase', jsonb_build_object('phase', $2::text, 'detail', $3::text), clock_timestamp() from noted)
      select pg_notify('${EVENT_CHANNEL}', id::text)::text from noted`,
     [sessionId, phase, detail],
+  )
+}
+
+/** Somebody types in its terminal. The workflow looks at it when its deadline is there, so it need not be told. */
+export const typedIn = async (sql: Sql, id: string): Promise<void> => {
+  await sql.query("update session set last_activity_at = now() where id = $1 and status = 'ready'", [id])
+}
+
+/** Its harness has worked, whoever asked it to, up to so many milliseconds ago. */
+export const hasWorked = async (sql: Sql, id: string, agoMs: number): Promise<void> => {
+  await sql.query(
+    `update session set last_activity_at = greatest(last_activity_at, now() - make_interval(secs => $2::float8 / 1000))
+     where id = $1 and status = 'ready'`,
+    [id, agoMs],
   )
 }
 
@@ -126,13 +141,19 @@ export type SessionPlan = {
   max_age_at: Date
   creating_deadline_at: Date
   end_reason: string | null
+  /** When a checkpoint is to be taken behind the last turn; null: none is due. */
+  checkpoint_at: Date | null
+  restart: boolean
 }
 
 export const loadSessionPlan = (sql: Sql, id: string): Promise<SessionPlan | null> =>
   sql.one<SessionPlan>(
     `select s.status, s.agent_id, s.title, s.attempt, s.bound_attempt, s.sandbox_id, b.state sandbox_state, b.name sandbox_name, t.id turn_id, t.status turn_status,
        t.sandbox_id turn_sandbox_id, s.last_activity_at + make_interval(secs => s.idle_timeout_ms / 1000.0) idle_at, least(s.max_age_at, a.deleted_at) max_age_at,
-       s.creating_deadline_at, s.end_reason
+       s.creating_deadline_at, s.end_reason, s.restart_requested_at is not null restart,
+       case when b.state = 'claimed' and s.bound_attempt = s.attempt and s.checkpoint_seq < (
+         select seq from turn where session_id = s.id and sandbox_id = s.sandbox_id and started_at is not null order by seq desc limit 1)
+       then coalesce(s.checkpoint_retry_at, s.created_at) end checkpoint_at
      from session s join agent a on a.id = s.agent_id left join sandbox b on b.id = s.sandbox_id
      left join lateral (
        select id, status, sandbox_id from turn where session_id = s.id and status in ('queued', 'running')

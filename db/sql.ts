@@ -10,6 +10,9 @@ export type Sql = {
   tx<T>(work: (sql: Sql) => Promise<T>): Promise<T>
 }
 
+/** Where a page of a list ends, the newest first: the next one begins after it. */
+export type PageCursor = { createdAt: Date; id: string }
+
 const CONNECTION_CODES = new Set([
   'ECONNREFUSED',
   'ECONNRESET',

@@ -73,8 +73,10 @@ export const enqueueTurn = (sql: Sql, turn: NewTurn): Promise<Enqueued> =>
         retryAfterSeconds: 10,
       })
     checkLimits(session, before!)
+    // One that is about to be given up begins nothing more.
+    const stays = session.restart_requested_at === null
     const sandbox =
-      before!.open === 0 && session.status === 'ready' && session.bound_attempt === session.attempt
+      stays && before!.open === 0 && session.status === 'ready' && session.bound_attempt === session.attempt
         ? await tx.one<SandboxRow>("select * from sandbox where id = $1 and state = 'claimed'", [session.sandbox_id])
         : null
     const row = await tx.one<TurnRow>(
@@ -119,6 +121,8 @@ export const startTurn = (sql: Sql, turnId: string, sandboxId: string): Promise<
     if (turn.status === 'running') return turn.sandbox_id === sandboxId ? turn : null
     // Who asks read it before the lock; what began in a sandbox that the session has left would never end.
     if (turn.status !== 'queued' || session.sandbox_id !== sandboxId) return null
+    // One that is about to be given up begins nothing more; the turn waits for the next one.
+    if (session.restart_requested_at !== null) return null
     const started = await tx.one<TurnRow>(
       "update turn set status = 'running', sandbox_id = $2, started_at = now() where id = $1 returning *",
       [turnId, sandboxId],

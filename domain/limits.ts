@@ -2,6 +2,8 @@
 
 const SECOND = 1_000
 const MINUTE = 60 * SECOND
+const HOUR = 60 * MINUTE
+const DAY = 24 * HOUR
 
 /** One bind call to a warm supervisor takes milliseconds; one that takes longer than this counts as dead on arrival. */
 export const bindTimeoutMs = 3 * SECOND
@@ -66,6 +68,24 @@ export const streamBatchMax = 500
 export const snapshotsAtOnceMax = 2
 /** What a client told to come back waits before it does. */
 export const streamRetryMs = 1 * SECOND
+/** From a ticket for a terminal to its use: a client opens it at once. */
+export const terminalTicketTtlMs = 30 * SECOND
+/** Terminals that an API process carries at once; each holds two connections and up to twice `terminalBufferBytesMax`. */
+export const terminalsMax = 500
+/** One frame of who types; longer pastes come in several. */
+export const terminalFrameBytesMax = 1024 * 1024
+/**
+ * What one end of a terminal has not taken, before the other end is no longer read for it. A question for a sign of life waits behind it, so over a slow line it must be
+ * gone within `terminalSilenceMaxMs`: 5 KB/s.
+ */
+export const terminalBufferBytesMax = 128 * 1024
+/** How often both ends of a terminal are asked for a sign of life, and how long they may give none. */
+export const terminalPingEveryMs = 10 * SECOND
+export const terminalSilenceMaxMs = 30 * SECOND
+/** A client that is told that its terminal closes answers at once, or is cut off. */
+export const terminalCloseMs = 2 * SECOND
+/** Typing keeps a session from ending of idleness; it is written down this often at most. */
+export const typingNotedEveryMs = 15 * SECOND
 /** Requests in flight get this long when the process is told to end. */
 export const drainTimeoutMs = 10 * SECOND
 /** The gateway's model list changes rarely and is asked for by every form. */
@@ -139,3 +159,83 @@ export const drainPollMs = 50
 export const endTimeoutMs = 18 * SECOND
 /** Creates in flight are answered before the relay starts workflows for those that are done, for this long at most. */
 export const relayYieldMs = 300
+/** One try to deliver a webhook, from the name of the receiver to the status of its answer. */
+export const webhookTimeoutMs = 15 * SECOND
+/** Wait before a delivery is tried again: four times as long each time, up to the second figure. */
+export const webhookRetryFirstMs = 5 * SECOND
+export const webhookRetryMaxMs = 6 * HOUR
+/** A delivery is tried for this long. */
+export const webhookGiveUpMs = 24 * HOUR
+/** A webhook whose delivery was given up is disabled when nothing else was taken for this long either. */
+export const webhookDisableAfterMs = 3 * DAY
+/** The secret before the last rotation goes on signing for this long. */
+export const webhookSecretOverlapMs = 24 * HOUR
+/** Secrets of a webhook that sign at once; each is a signature in the header. */
+export const webhookSecretsMax = 5
+/** Webhooks of an installation: each event looks at all that are enabled. */
+export const webhooksMax = 100
+/** What is read of a receiver's answer, in bytes, and kept of it, in characters. */
+export const webhookAnswerMaxBytes = 16 * 1024
+export const webhookAnswerKeptChars = 500
+/** Tries of a delivery that are kept, the newest. */
+export const webhookAttemptsKept = 20
+/** A step of a delivery that is due is begun within seconds; after this long nobody has it. */
+export const webhookOverdueMs = 60 * SECOND
+/** Deliveries that the janitor begins, and forgets, in one look. */
+export const webhookSweepMax = 1_000
+/** Checkpoints of a session that are kept, the newest: one more than is needed, in case an archive is damaged. */
+export const checkpointsKeptMax = 2
+/** Archives in Postgres are written and read in pieces of this size: one of them is in memory at a time. */
+export const checkpointChunkBytes = 1024 * 1024
+/** From asking a sandbox for a checkpoint to the first byte of it: a harness is quieted, a workspace is looked through. */
+export const checkpointTakeTimeoutMs = 60 * SECOND
+/** Taking and storing one, all together; archives are some tens of MiB. */
+export const checkpointStoreTimeoutMs = 5 * MINUTE
+/** A message that waits lets the checkpoint behind the turn before go first for this long; then the two go on side by side. */
+export const checkpointPatienceMs = 3 * SECOND
+/** Back-off of a session's checkpoints while they fail: doubles from the first to the second figure. */
+export const checkpointBackoffFirstMs = 5 * SECOND
+export const checkpointBackoffMaxMs = 10 * MINUTE
+/** A sandbox that is busy with a turn of which the log does not know yet is asked again after this. */
+export const checkpointBusyMs = 2 * SECOND
+/** A checkpoint whose row says for longer than this that it is being stored has nobody who stores it. */
+export const checkpointAbandonedMs = 2 * checkpointStoreTimeoutMs
+/** Checkpoints that a worker takes or restores at once: each holds its archive on disk. */
+export const checkpointsAtOnceMax = 4
+/** Fetching a checkpoint and putting it into a sandbox, all tries together; then the session goes on without it. */
+export const restoreTimeoutMs = 60 * SECOND
+/** A bind behind it: the harness loads a conversation, which takes seconds on a busy machine. */
+export const restoredBindTimeoutMs = 15 * SECOND
+/**
+ * Sandboxes that a session may lose in a row before it goes on without its checkpoint: it may be what they die of. Warm ones that were dead before they got it, such as
+ * those of a node that went away, say nothing about it.
+ */
+export const restoreLossesMax = deadOnArrivalMax + 3
+/** Pause between two tries of that. */
+export const restoreRetryMs = 1 * SECOND
+/** A restart waits this long for a checkpoint behind the last turn. */
+export const restartCheckpointMs = 20 * SECOND
+/** How often a store of checkpoints that did not answer is looked at again. */
+export const checkpointStoreProbeMs = 30 * SECOND
+/** Rows up to which the janitor compares a whole store at each look; of more, a sixteenth. */
+export const checkpointsComparedMax = 1_000
+/** A store of checkpoints that takes no connection for this long is not there. */
+export const s3ConnectTimeoutMs = 5 * SECOND
+/** One that says nothing for this long amid a request has gone away. */
+export const s3SilenceMs = 20 * SECOND
+/** Greatest archive of a checkpoint that a supervisor makes or takes. */
+export const checkpointMaxBytes = 256 * 1024 * 1024
+/** Unpacked: what is larger is no workspace but a bomb, and would fill the disk of a sandbox. */
+export const checkpointUnpackedMaxBytes = 1024 * 1024 * 1024
+/** A file above this is a build's or a download's, and takes longer to compress than anybody waits. */
+export const checkpointFileMaxBytes = 256 * 1024 * 1024
+/** Changed files of a workspace: their names and sizes are held in memory to be put in order, some 20 MB. */
+export const checkpointFilesMax = 100_000
+/** Making one; who asks for it gives up after `checkpointTakeTimeoutMs`. */
+export const checkpointCaptureTimeoutMs = 50 * SECOND
+/** A turn that comes while a checkpoint is made waits this long for it, then the checkpoint is given up: callers of a turn give up after 10 s. */
+export const checkpointTurnWaitMs = 5 * SECOND
+/** Fetching the commits that it is based on. */
+export const checkpointFetchTimeoutMs = 20 * SECOND
+/** Putting one in place, with the commit it is based on fetched from the origin of the clone. Who puts it gives up after `restoreTimeoutMs`. */
+export const checkpointRestoreTimeoutMs = 1 * MINUTE

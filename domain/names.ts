@@ -1,6 +1,7 @@
 /** Every name that two parts of the system must agree on is made here. */
 
 export const sessionWorkflowId = (sessionId: string): string => `session/${sessionId}`
+export const webhookWorkflowId = (deliveryId: string): string => `webhook/${deliveryId}`
 export const poolWorkflowId = (agentId: string): string => `pool/${agentId}`
 export const JANITOR_SCHEDULE_ID = 'janitor'
 export const JANITOR_WORKFLOW_ID = 'janitor'

@@ -8,7 +8,11 @@ import type { MessagePart, TurnReply, TurnUsage } from './turn.ts'
  *   GET  /healthz            200 Health (no token needed for the bare status code)
  *   POST /configure          Configuration → 200, a line of JSON (Health) for each change until it has booted or failed, an empty line every 5 s;
  *                            only where the supervisor was started without configuration, and until then all else is 503
- *   POST /bind               BindRequest → 200 BindReply; same epoch again → same reply; another epoch → 409
+ *   PUT  /checkpoint         the archive of a checkpoint → 200 RestoreReply; before bind only. `x-lap-checkpoint-id`: uuid; the same again → the same reply,
+ *                            another one before bind → in its place; 409 `bound`, `not_ready`; 413; 422 an archive that is wrong or leads out
+ *   POST /bind               BindRequest → 200 BindReply; same epoch again → same reply; another epoch → 409; 409 `no_checkpoint`
+ *   POST /checkpoint         CheckpointRequest → 200, the archive (tar, gzip) with `x-lap-checkpoint`: CheckpointManifest as base64url of JSON;
+ *                            409 `turn_running`, `not_bound`, `no_conversation` (a terminal). A turn that comes meanwhile waits for it
  *   POST /turns              TurnRequest → 202; idempotent by turn_id; 409 `turn_running` while another runs, 409 `not_bound`
  *   GET  /events?after=N     SSE: `id: <seq>`, `data: <JournalEntry>`; comment heartbeat every 5 s; never ends by itself
  *   POST /interrupt          {turn_id?} → 202; the turn finishes as `cancelled`
@@ -29,6 +33,8 @@ export type Health = {
   epoch: number | null
   harness: { id: string; running: boolean; pid: number | null; restarts: number }
   running_turn: string | null
+  /** Milliseconds since the harness last had to do with a model, 0 while it has; null: not in this session. Supervisors of an earlier version do not say. */
+  model_idle_ms?: number | null
   journal_seq: number
   failure: { code: 'clone_failed' | 'setup_failed' | 'harness_exited'; message: string } | null
 }
@@ -48,10 +54,70 @@ export type BindRequest = {
   mcp?: McpServer[]
   /** Without it everything is allowed. */
   permissions?: PermissionPolicy
-  /** Earlier conversation of a moved session, oldest first; the new conversation is told it before its first turn. */
-  history: { role: 'user' | 'assistant'; text: string }[]
+  /** Earlier conversation of a moved session; the new conversation is told it before its first turn. */
+  history: History
+  /**
+   * The checkpoint that was restored here by `PUT /checkpoint`. Where the harness can take its conversation up, that is the one of the session, and
+   * is told `since`, what was said after the checkpoint; else a new one is told the whole `history`.
+   */
+  checkpoint?: { id: string; since: History }
+  /** The session had another sandbox before. */
+  moved?: boolean
 }
-export type BindReply = { epoch: number; harness_session_id: string }
+export type BindReply = {
+  epoch: number
+  harness_session_id: string
+  /** Of a bind with a checkpoint. */
+  restored?: Omit<RestoreReply, 'checkpoint_id'>
+}
+
+/** What was said, oldest first. */
+export type History = { role: 'user' | 'assistant'; text: string }[]
+
+/** Of an archive that comes out of a sandbox: its `CheckpointManifest`, as base64url of JSON. */
+export const CHECKPOINT_HEADER = 'x-lap-checkpoint'
+/** Of one that goes into a sandbox: its id. */
+export const CHECKPOINT_ID_HEADER = 'x-lap-checkpoint-id'
+
+/** Body of `POST /checkpoint`. `max_bytes`: of the archive; the largest files are left out first. */
+export type CheckpointRequest = { max_bytes: number }
+
+/** What a checkpoint holds, small enough for a header. */
+export type CheckpointManifest = {
+  version: 1
+  harness: { id: string }
+  /** Its name in the harness, which it keeps in every sandbox. */
+  conversation: string
+  /** Whether the harness' own state of it is in the archive. It is left out only when it alone is over the limit. */
+  has_conversation: boolean
+  /** The commit of the clone that the files differ from; null without a repository. */
+  base_commit: string | null
+  /** In the archive, of the workspace. */
+  files: number
+  /** In the archive, unpacked. */
+  bytes: number
+  /** What is not in it, largest first, and how many more there are. */
+  omitted: CheckpointOmission[]
+  omitted_more: number
+}
+export type CheckpointOmission = {
+  /** Relative to the workspace. */
+  path: string
+  /** `too_large`: no checkpoint takes a file of that size. `over_limit`: all together were. `leads_out`: a link out of the workspace. */
+  reason: 'too_large' | 'unreadable' | 'over_limit' | 'leads_out'
+  bytes: number
+}
+
+/** Answer to `PUT /checkpoint`. */
+export type RestoreReply = {
+  checkpoint_id: string
+  /** The harness can take the conversation up. */
+  conversation: boolean
+  /** Of the workspace that were written or deleted. */
+  files: number
+  /** What is not as it was. `path`: relative to the workspace; `.git` for commits, branches and index. */
+  problems: { path: string; reason: string }[]
+}
 
 /** Body of `POST /permissions/{id}`. */
 export type PermissionAnswer = { decision: PermissionDecision }

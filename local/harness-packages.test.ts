@@ -69,6 +69,20 @@ test('what npm says of a failed install is passed on, and nobody waits for it an
   expect(existsSync(path.join(dir, '.installing'))).toBe(false)
 }, 120_000)
 
+test('a harness may use the packages of another one', async () => {
+  const dir = harness()
+  const other = mkdtempSync(path.join(world, 'other-'))
+  const lap = { packages: path.join('..', path.basename(dir)) }
+  writeFileSync(path.join(other, 'package.json'), JSON.stringify({ name: 'other', lap }))
+  const said: string[] = []
+  await createHarnessPackages((text) => said.push(text)).ensure(other, nothing)
+  expect(said[0]).toContain(`installing the packages of the harness ${path.basename(dir)}`)
+  expect({ installs: installs(dir), own: existsSync(path.join(other, 'node_modules')) }).toEqual({
+    installs: 1,
+    own: false,
+  })
+}, 120_000)
+
 test('a harness without packages needs nothing', async () => {
   await createHarnessPackages(nothing).ensure(mkdtempSync(path.join(world, 'plain-')), () => {
     throw new Error('told of an install')

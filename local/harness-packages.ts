@@ -30,6 +30,12 @@ const readJson = async <T>(file: string): Promise<T | null> => {
   }
 }
 
+/** The folder whose packages a harness uses: its own, or that of another one which its `package.json` names. */
+const packagesOf = async (dir: string): Promise<string> => {
+  const manifest = await readJson<{ lap?: { packages?: string } }>(path.join(dir, 'package.json'))
+  return path.join(dir, manifest?.lap?.packages ?? '.')
+}
+
 /** Compares the lockfile with the one that npm leaves as the last step of an install. A folder without one needs nothing. */
 const isInstalled = async (dir: string): Promise<boolean> => {
   const wanted = await readJson<Lockfile>(path.join(dir, 'package-lock.json'))
@@ -105,7 +111,8 @@ export const createHarnessPackages = (say: (text: string) => void): HarnessPacka
   }
 
   return {
-    async ensure(dir, onInstalling) {
+    async ensure(harness, onInstalling) {
+      const dir = await packagesOf(harness)
       if (await isInstalled(dir)) return
       onInstalling()
       const work = running.get(dir) ?? install(dir).finally(() => running.delete(dir))

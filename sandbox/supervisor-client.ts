@@ -1,22 +1,26 @@
-import { Agent, request } from 'undici'
-import type { Dispatcher } from 'undici'
-import { AppError, type ErrorCode, errorText } from '../domain/errors.ts'
-import { abortTimeoutMs, bindTimeoutMs, connectTimeoutMs, probeTimeoutMs } from '../domain/limits.ts'
+import { AppError } from '../domain/errors.ts'
+import {
+  abortTimeoutMs,
+  bindTimeoutMs,
+  checkpointTakeTimeoutMs,
+  probeTimeoutMs,
+  restoredBindTimeoutMs,
+  restoreTimeoutMs,
+} from '../domain/limits.ts'
+import type { Archive } from '../domain/checkpoint.ts'
 import type { PermissionDecision } from '../domain/permission.ts'
-import type { BindReply, BindRequest, Health, JournalEntry, TurnRequest } from '../domain/supervisor-protocol.ts'
+import type {
+  BindReply,
+  BindRequest,
+  CheckpointManifest,
+  Health,
+  JournalEntry,
+  RestoreReply,
+  TurnRequest,
+} from '../domain/supervisor-protocol.ts'
 import type { TurnReply } from '../domain/turn.ts'
-import { sandboxToken } from './token.ts'
-
-/** A sandbox as far as it must be known to talk to it; its row fits. */
-export type SupervisorTarget = { id: string; endpoint: string | null }
-
-/** The supervisor did not answer: nothing listens, the connection broke, or it took too long. What was asked may have happened. */
-export class SupervisorUnreachable extends Error {
-  override name = 'SupervisorUnreachable'
-}
-
-export const isSupervisorUnreachable = (error: unknown): error is SupervisorUnreachable =>
-  Error.isError(error) && error.name === 'SupervisorUnreachable'
+import { SupervisorUnreachable, createSupervisorCalls, guarded, readTimeoutMs } from './supervisor-calls.ts'
+import type { Call, SupervisorCalls, SupervisorTarget } from './supervisor-calls.ts'
 
 /**
  * Talks to supervisors. Every call throws `SupervisorUnreachable`, or an `AppError` that repeats what the supervisor refused
@@ -24,13 +28,24 @@ export const isSupervisorUnreachable = (error: unknown): error is SupervisorUnre
  */
 export type SupervisorClient = AsyncDisposable & {
   health(sandbox: SupervisorTarget): Promise<Health>
-  bind(sandbox: SupervisorTarget, body: BindRequest): Promise<BindReply>
+  /** `slow`: a checkpoint could not be restored before it, so the sandbox may have to clone anew first. */
+  bind(sandbox: SupervisorTarget, body: BindRequest, how?: { slow: boolean }): Promise<BindReply>
   /** Idempotent by `turn_id`. */
   startTurn(sandbox: SupervisorTarget, body: TurnRequest): Promise<void>
   /** The turn then finishes as `cancelled`. Without an id: whichever runs. */
   interrupt(sandbox: SupervisorTarget, turnId?: string): Promise<void>
   /** Answers the question `permission_asked` with that id; the same answer again is harmless. @throws AppError `not_found`: it is over */
   replyPermission(sandbox: SupervisorTarget, id: string, decision: PermissionDecision): Promise<void>
+  /** What the session looks like now: the archive, and what is in it. Only between turns. */
+  takeCheckpoint(
+    sandbox: SupervisorTarget,
+    options: { maxBytes: number; signal: AbortSignal },
+  ): Promise<{ manifest: CheckpointManifest; archive: AsyncIterable<Uint8Array> }>
+  /** Before bind; the same again is harmless. @throws AppError `conflict` when it is bound already */
+  restoreCheckpoint(
+    sandbox: SupervisorTarget,
+    checkpoint: { id: string; archive: Archive; signal: AbortSignal },
+  ): Promise<RestoreReply>
   /** The harness' own thread. */
   messages(sandbox: SupervisorTarget): Promise<TurnReply[]>
   logs(sandbox: SupervisorTarget, tail: number): Promise<string[]>
@@ -38,31 +53,15 @@ export type SupervisorClient = AsyncDisposable & {
   events(sandbox: SupervisorTarget, options: { after: number; signal: AbortSignal }): AsyncIterable<JournalEntry>
 }
 
-/** Journal streams send a comment every 5 s; three missed ones mean that nobody is there. */
-const streamSilenceMs = 15_000
-const readTimeoutMs = 10_000
+const CHECKPOINT = '/checkpoint'
+const GZIP = { 'content-type': 'application/gzip' }
 
-type Call = { method: 'GET' | 'POST'; path: string; body?: object; timeoutMs: number; signal?: AbortSignal }
-
-/** Of what a caller must tell apart. */
-const CODES: Partial<Record<number, ErrorCode>> = { 404: 'not_found', 409: 'conflict' }
-
-const refusal = async (path: string, response: Dispatcher.ResponseData): Promise<Error> => {
-  const text = await response.body.text()
-  const { code, message } = parseRefusal(text)
-  // Every sandbox has a token of its own: another one has been given the address of this one.
-  if (response.statusCode === 401) return new SupervisorUnreachable(`${path}: somebody else answers there`)
-  // A pod that was made anew under its name: the sandbox that was meant is gone.
-  if (code === 'not_configured') return new SupervisorUnreachable(`${path}: an empty sandbox answers there`)
-  const what = `supervisor refused ${path} with ${response.statusCode}: ${message ?? text.slice(0, 300)}`
-  return new AppError(CODES[response.statusCode] ?? 'upstream', what, { cause: { code } })
-}
-
-const parseRefusal = (text: string): { code?: string; message?: string } => {
+/** @throws AppError `upstream` for what is no manifest */
+const manifestOf = (header: string | string[] | undefined): CheckpointManifest => {
   try {
-    return (JSON.parse(text) as { error?: { code?: string; message?: string } }).error ?? {}
-  } catch {
-    return {}
+    return JSON.parse(Buffer.from(String(header), 'base64url').toString()) as CheckpointManifest
+  } catch (cause) {
+    throw new AppError('upstream', 'the supervisor does not say what is in the checkpoint', { cause })
   }
 }
 
@@ -81,45 +80,64 @@ async function* entriesOf(body: AsyncIterable<Buffer>): AsyncGenerator<JournalEn
   }
 }
 
-/** Whatever is not the supervisor's own answer means that it did not answer. */
-const guarded = async <T>(sandbox: SupervisorTarget, path: string, work: () => Promise<T>): Promise<T> => {
+/** A stream that breaks off is not the whole. */
+async function* guardedPieces(sandbox: SupervisorTarget, body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const pieces = body[Symbol.asyncIterator]()
   try {
-    return await work()
-  } catch (error) {
-    if (Error.isError(error) && (error.name === 'AppError' || error.name === 'SupervisorUnreachable')) throw error
-    throw new SupervisorUnreachable(`${path} of sandbox ${sandbox.id}: ${errorText(error)}`, { cause: error })
+    for (;;) {
+      const piece = await guarded(sandbox, CHECKPOINT, () => pieces.next())
+      if (piece.done === true) return
+      yield piece.value
+    }
+  } finally {
+    await pieces.return?.()
   }
 }
 
+const checkpointCalls = ({
+  call,
+  send,
+}: SupervisorCalls): Pick<SupervisorClient, 'takeCheckpoint' | 'restoreCheckpoint'> => ({
+  async takeCheckpoint(sandbox, { maxBytes, signal }) {
+    const body = { max_bytes: maxBytes }
+    const what: Call = {
+      method: 'POST',
+      path: CHECKPOINT,
+      body,
+      timeoutMs: checkpointTakeTimeoutMs,
+      signal,
+      slow: true,
+      stream: true,
+    }
+    const response = await guarded(sandbox, CHECKPOINT, () => send(sandbox, what))
+    const manifest = manifestOf(response.headers['x-lap-checkpoint'])
+    return { manifest, archive: guardedPieces(sandbox, response.body as AsyncIterable<Uint8Array>) }
+  },
+  restoreCheckpoint: (sandbox, { id, archive, signal }) => {
+    const headers = { ...GZIP, 'content-length': String(archive.bytes), 'x-lap-checkpoint-id': id }
+    const what: Call = {
+      method: 'PUT',
+      path: CHECKPOINT,
+      headers,
+      upload: archive,
+      timeoutMs: restoreTimeoutMs,
+      signal,
+    }
+    return call(sandbox, { ...what, slow: true })
+  },
+})
+
 export const createSupervisorClient = (options: { masterKey: string }): SupervisorClient => {
-  const agent = new Agent({
-    connect: { timeout: connectTimeoutMs },
-    keepAliveTimeout: 4_000,
-    headersTimeout: readTimeoutMs,
-    bodyTimeout: streamSilenceMs,
-  })
-
-  const send = async (sandbox: SupervisorTarget, call: Call): Promise<Dispatcher.ResponseData> => {
-    if (sandbox.endpoint === null) throw new SupervisorUnreachable(`sandbox ${sandbox.id} has no address`)
-    const signals = [AbortSignal.timeout(call.timeoutMs), ...(call.signal === undefined ? [] : [call.signal])]
-    const token = sandboxToken(options.masterKey, sandbox.id)
-    const response = await request(`${sandbox.endpoint}${call.path}`, {
-      dispatcher: agent,
-      method: call.method,
-      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-      body: call.body === undefined ? null : JSON.stringify(call.body),
-      signal: call.path.startsWith('/events') ? (call.signal ?? null) : AbortSignal.any(signals),
-    })
-    if (response.statusCode >= 300) throw await refusal(call.path, response)
-    return response
-  }
-
-  const call = <T>(sandbox: SupervisorTarget, what: Call): Promise<T> =>
-    guarded(sandbox, what.path, async () => (await (await send(sandbox, what)).body.json()) as T)
-
+  const calls = createSupervisorCalls(options)
+  const { call, send } = calls
   return {
     health: (sandbox) => call(sandbox, { method: 'GET', path: '/healthz', timeoutMs: probeTimeoutMs }),
-    bind: (sandbox, body) => call(sandbox, { method: 'POST', path: '/bind', body, timeoutMs: bindTimeoutMs }),
+    bind: (sandbox, body, how) => {
+      const isSlow = body.checkpoint !== undefined || how?.slow === true
+      const what: Call = { method: 'POST', path: '/bind', body, timeoutMs: bindTimeoutMs }
+      // Its harness takes up a conversation from disk first.
+      return call(sandbox, isSlow ? { ...what, timeoutMs: restoredBindTimeoutMs, slow: true } : what)
+    },
     startTurn: async (sandbox, body) =>
       void (await call(sandbox, { method: 'POST', path: '/turns', body, timeoutMs: readTimeoutMs })),
     interrupt: async (sandbox, turnId) => {
@@ -130,6 +148,7 @@ export const createSupervisorClient = (options: { masterKey: string }): Supervis
       const path = `/permissions/${encodeURIComponent(id)}`
       await call(sandbox, { method: 'POST', path, body: { decision }, timeoutMs: readTimeoutMs })
     },
+    ...checkpointCalls(calls),
     messages: (sandbox) => call(sandbox, { method: 'GET', path: '/messages', timeoutMs: readTimeoutMs }),
     logs: async (sandbox, tail) =>
       (
@@ -142,7 +161,7 @@ export const createSupervisorClient = (options: { masterKey: string }): Supervis
     async *events(sandbox, { after, signal }) {
       const path = `/events?after=${after}`
       try {
-        const what: Call = { method: 'GET', path, timeoutMs: readTimeoutMs, signal }
+        const what: Call = { method: 'GET', path, timeoutMs: readTimeoutMs, signal, stream: true }
         const response = await guarded(sandbox, path, () => send(sandbox, what))
         yield* entriesOf(response.body as AsyncIterable<Buffer>)
       } catch (error) {
@@ -151,6 +170,6 @@ export const createSupervisorClient = (options: { masterKey: string }): Supervis
       }
       if (!signal.aborted) throw new SupervisorUnreachable(`the journal of sandbox ${sandbox.id} ended`)
     },
-    [Symbol.asyncDispose]: () => agent.destroy(),
+    [Symbol.asyncDispose]: () => calls[Symbol.asyncDispose](),
   }
 }

@@ -5,7 +5,7 @@ import type { Lifecycle } from './lifecycle.ts'
 import type { Log } from './log.ts'
 import type { Loopback } from './loopback.ts'
 import { WARM_UP_PROMPT } from './warm-up.ts'
-import { BootError, cloneInto, runSetup } from './workspace.ts'
+import { BootError, cloneInto, commitOf, emptyFolder, runSetup } from './workspace.ts'
 
 export type BootDeps = {
   config: SupervisorConfig
@@ -19,12 +19,26 @@ export type BootDeps = {
   rehearse: () => Promise<void>
 }
 
-const prepareWorkspace = async ({ config, workspace, env, lifecycle, log }: BootDeps): Promise<void> => {
-  lifecycle.enter({ phase: 'cloning_repo' })
+type Workspace = Pick<BootDeps, 'config' | 'workspace' | 'env' | 'log'>
+
+/** @returns the commit that was cloned; null without a repository */
+const prepareWorkspace = async (
+  { config, workspace, env, log }: Workspace,
+  onPhase: (phase: 'cloning_repo' | 'installing_deps') => void,
+): Promise<string | null> => {
+  onPhase('cloning_repo')
   await cloneInto(workspace, { repo_url: config.repo_url, branch: config.branch, env }, log)
-  if (config.setup_command === null) return
-  lifecycle.enter({ phase: 'installing_deps' })
+  const base = config.repo_url === '' ? null : await commitOf(workspace, env)
+  if (config.setup_command === null) return base
+  onPhase('installing_deps')
   await runSetup(workspace, config.setup_command, env, log)
+  return base
+}
+
+/** Clones and sets up once more, in place of whatever is there. @returns the commit @throws BootError */
+export const remakeWorkspace = async (deps: Workspace): Promise<string | null> => {
+  await emptyFolder(deps.workspace)
+  return prepareWorkspace(deps, () => undefined)
 }
 
 const startHarness = async (harness: Harness): Promise<void> => {
@@ -47,15 +61,22 @@ const warmUp = async ({ harness, loopback, log }: BootDeps): Promise<void> => {
 const known = (error: unknown): BootError =>
   error instanceof BootError ? error : new BootError('harness_exited', errorText(error))
 
+export type Booted = {
+  /** A conversation that is empty and nobody's, opened ahead because that is the one slow step of a bind. */
+  spare: string
+  /** The commit that was cloned; null without a repository. */
+  base: string | null
+}
+
 /**
  * Clones, sets up and starts, the harness at the same time as the clone; for the pool, warms as well.
- * @returns a conversation that is empty and nobody's, opened ahead because that is the one slow step of a bind
  * @throws BootError, after it has entered `failed`
  */
-export const boot = async (deps: BootDeps): Promise<string> => {
+export const boot = async (deps: BootDeps): Promise<Booted> => {
   const { config, harness, lifecycle } = deps
   try {
-    await Promise.all([prepareWorkspace(deps), startHarness(harness)])
+    const workspace = prepareWorkspace(deps, (phase) => lifecycle.enter({ phase }))
+    const [base] = await Promise.all([workspace, startHarness(harness)])
     lifecycle.enter({ phase: 'harness_listening' })
     lifecycle.enter({ phase: 'waiting_harness' })
     if (config.purpose === 'pool') await warmUp(deps)
@@ -64,7 +85,7 @@ export const boot = async (deps: BootDeps): Promise<string> => {
       // It only saves time, so that it fails is no reason to fail.
       await deps.rehearse().catch((error: unknown) => deps.log.write(`not rehearsed: ${errorText(error)}`))
     lifecycle.enter({ state: config.purpose === 'pool' ? 'warm' : 'booted', phase: null })
-    return spare
+    return { spare, base }
   } catch (error) {
     const failure = known(error)
     deps.log.write(`failed: ${failure.code}: ${failure.message}`)

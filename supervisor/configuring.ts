@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { AppError } from '../domain/errors.ts'
 import type { Configuration, SupervisorConfig } from '../domain/supervisor-protocol.ts'
 import type { HarnessEntry } from '../harness/registry.ts'
-import { refused } from './binding.ts'
+import { refused } from './refused.ts'
 import { asConfiguration } from './requests.ts'
 
 /** Takes a configuration, and starts the sandbox with the first one. @throws AppError `invalid`; `conflict` for another one than the first */

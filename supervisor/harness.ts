@@ -2,6 +2,7 @@ import type { McpServer } from '../domain/mcp.ts'
 import type { PermissionDecision, PermissionPolicy, PermissionRequest } from '../domain/permission.ts'
 import type { MessagePart, TurnReply } from '../domain/turn.ts'
 import type { AcpAgent } from './acp/agent.ts'
+import type { Terminal, TerminalProgram } from './terminal/terminal.ts'
 
 /** What the harness says on its bus, in the form of opencode's: `message.updated`, `message.part.updated`, `message.part.delta`, `session.idle`, … */
 export type HarnessEvent = { type: string; properties: Record<string, unknown> }
@@ -20,6 +21,8 @@ export type HarnessContext = {
   env: Record<string, string>
   /** The loopback gateway, base URL ending in `/v1`; the one model it knows; the stub key it takes. */
   gateway: { url: string; key: string; model: string }
+  /** Whether the gateway has answered a throwaway turn with a tool to its end. */
+  isWarmedUp(): boolean
   /** Every event of its bus, of all its conversations. */
   onEvent(event: HarnessEvent): void
   /** A tool call waits until `reply` is called with the id of this. */
@@ -35,6 +38,8 @@ export type SessionSettings = {
   system: string | null
   mcp: McpServer[]
   permissions: PermissionPolicy
+  /** Whether it has lost another sandbox. */
+  moved?: boolean
 }
 
 /**
@@ -49,8 +54,8 @@ export type Harness = {
   /** A conversation that nobody has used, and in which everything is allowed. */
   open(): Promise<string>
   /**
-   * Gives such a conversation to a session. Also one of an earlier sandbox whose files are in `home` again: that goes on where it was. Does not wait for
-   * what takes longer than milliseconds; the first prompt does.
+   * Gives such a conversation to a session, or one that was adopted: that goes on where it was. Does not wait for what takes longer than milliseconds; the
+   * first prompt does.
    */
   bind(conversation: string, settings: SessionSettings): Promise<void>
   /** Adds to the conversation without having it answered. */
@@ -63,9 +68,19 @@ export type Harness = {
   reply(permissionId: string, decision: PermissionDecision): Promise<void>
   /** The whole thread, oldest first. */
   messages(conversation: string): Promise<TurnReply[]>
+  /** Writes what it keeps of a conversation, between two turns, into an empty folder; nothing where it keeps nothing. */
+  save(conversation: string, folder: string): Promise<void>
+  /**
+   * Takes up a conversation that another sandbox has saved, before it is bound here. Whatever else is in the folder is left alone, and nothing in it is
+   * trusted to be what was saved.
+   * @returns whether it can
+   */
+  adopt(conversation: string, folder: string): Promise<boolean>
   /** Forgets a conversation. */
   close(conversation: string): Promise<void>
   stop(): Promise<void>
+  /** Of a harness that people type into: it has this and no turns. */
+  terminal?: Terminal
 }
 
 /** Default export of a harness folder's `manifest.ts`. */
@@ -73,15 +88,15 @@ export type HarnessManifest = {
   /** Name of its folder. */
   id: string
   name: string
-  /** Whether it can also be used as a terminal. */
+  /** Whether it is a terminal. */
   supportsTui: boolean
 } & HarnessDriver
 
-/** A driver of its own, or, for whatever speaks ACP (https://agentclientprotocol.com), how it is started. A harness with neither is a terminal only. */
+/** A driver of its own; or how it is started, for whatever speaks ACP (https://agentclientprotocol.com), and for programs of a terminal. */
 type HarnessDriver =
   | { create(context: HarnessContext): Harness }
   | { acp(context: HarnessContext): AcpAgent }
-  | { supportsTui: true }
+  | { terminal(context: HarnessContext, settings: SessionSettings): TerminalProgram }
 
 export class HarnessGone extends Error {
   override name = 'HarnessGone'

@@ -1,14 +1,26 @@
-import type { BindRequest } from '../domain/supervisor-protocol.ts'
+import type { History } from '../domain/supervisor-protocol.ts'
 import type { Harness } from './harness.ts'
 
-const transcript = (history: BindRequest['history']): string =>
-  [
-    'The conversation so far. Its sandbox was lost, and with it uncommitted files; this one is new.',
-    ...history.map(({ role, text }) => `<${role}>\n${text}\n</${role}>`),
-  ].join('\n\n')
+const NEW = 'The conversation so far. Its sandbox was lost, and with it uncommitted files; this one is new.'
+const SINCE =
+  'This is what was said since. The sandbox of this conversation was lost, and what was changed in it meanwhile; this one has its files as they were before.'
+
+const transcript = (before: string[], history: History): string =>
+  [...before, ...history.map(({ role, text }) => `<${role}>\n${text}\n</${role}>`)].join('\n\n')
+
+/** What a conversation that comes from another sandbox has to be told, once. null: nothing. */
+export const toTell = {
+  whole: (history: History): string | null => (history.length === 0 ? null : transcript([NEW], history)),
+  /** @param moved where the workspace was and is, if that differs */
+  since(history: History, moved: { from: string; to: string } | null): string | null {
+    const place = moved === null ? [] : [`The workspace is ${moved.to} now; before it was ${moved.from}.`]
+    const intro = [...(history.length === 0 ? [] : [SINCE]), ...place]
+    return intro.length === 0 ? null : transcript(intro, history)
+  },
+}
 
 /** What was said before a session moved here. */
-export type History = {
+export type Telling = {
   /**
    * Tells it to the conversation, once; whoever calls again has nothing to wait for. Done by the first turn and not by the bind, because the first
    * message of a cold harness takes seconds.
@@ -18,17 +30,19 @@ export type History = {
   holds(messageId: string): boolean
 }
 
-export const createHistory = (entries: BindRequest['history']): History => {
-  let told = entries.length === 0
+export const createTelling = (text: string | null): Telling => {
+  let told = text === null
   let isOwn = false
   const ids = new Set<string>()
   return {
     async tell(harness, conversation) {
-      if (told) return
+      if (told || text === null) return
       isOwn = true
       try {
-        await harness.tell(conversation, transcript(entries))
-        for (const { info } of await harness.messages(conversation)) ids.add(String(info['id']))
+        const before = new Set((await harness.messages(conversation)).map(({ info }) => info['id']))
+        await harness.tell(conversation, text)
+        for (const { info } of await harness.messages(conversation))
+          if (!before.has(info['id'])) ids.add(String(info['id']))
         told = true
       } finally {
         isOwn = false

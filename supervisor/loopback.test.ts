@@ -141,6 +141,27 @@ test('a harness that hangs up ends its request at the gateway, also one that is 
   expect(ended.toSorted()).toEqual(['answered', 'silent'])
 })
 
+test('it knows for how long no model was asked: not since it was bound, not at all while one answers, then longer and longer', async () => {
+  const held: ServerResponse[] = []
+  await using gateway = await startGateway((response) => {
+    held.push(response.writeHead(200, { 'content-type': 'text/event-stream' }))
+    response.write('data: {}\n\n')
+  })
+  await using own = await loopback()
+  await chat(own)
+  own.connect({ base_url: gateway.url, api_key: 'real' }, 'm')
+  expect(own.idleMs()).toBeNull()
+  const answer = await chat(own, { stream: true })
+  await sleep(20)
+  expect(own.idleMs()).toBe(0)
+  held[0]?.end()
+  await answer.text()
+  while (own.idleMs() === 0) await sleep(5)
+  const first = own.idleMs()
+  while (own.idleMs() === first) await sleep(5)
+  expect(own.idleMs()).toBeGreaterThan(first ?? Infinity)
+})
+
 test('a gateway that restarts is waited for; one that stays away is told as unreachable, in a way that is not repeated', async () => {
   const gateway = await startGateway((response) => void response.end('{}'))
   await using own = await loopback()

@@ -29,6 +29,8 @@ export type Loopback = {
   warmedUp(): boolean
   connect(gateway: Gateway, model: string): void
   beginTurn(model: string): TurnTraffic
+  /** Milliseconds since the last request was over that was forwarded, 0 while one is not; null: none was. */
+  idleMs(): number | null
   close(): Promise<void>
 }
 
@@ -67,7 +69,23 @@ const modelsFor = (headers: http.IncomingHttpHeaders, one: boolean): object => {
 }
 
 type Own = { key: string; log: (line: string) => void }
-type State = { gateway: Gateway | null; model: string; traffic: TurnTraffic; warmedUp: boolean }
+type State = {
+  gateway: Gateway | null
+  model: string
+  traffic: TurnTraffic
+  warmedUp: boolean
+  /** Requests that are being forwarded, and when the last one was over. */
+  open: number
+  overAt: number | null
+}
+
+const noteRequest = (state: State, response: ServerResponse): void => {
+  state.open++
+  response.once('close', () => {
+    state.open--
+    state.overAt = Date.now()
+  })
+}
 
 /** What the loopback says in the place of a model. @returns whether the request came with the result of a tool */
 const answerWarmUp = (response: ServerResponse, dialect: Dialect, bytes: Buffer): boolean => {
@@ -96,7 +114,10 @@ const handler =
     if (dialect === undefined)
       return sendJson(response, 200, { input_tokens: Math.ceil(body.toString('utf8').length / CHARS_PER_TOKEN) })
     const { gateway, model, traffic } = state
-    if (gateway !== null) return relay(request, response, { dialect, path, body, gateway, model, traffic, log })
+    if (gateway !== null) {
+      noteRequest(state, response)
+      return relay(request, response, { dialect, path, body, gateway, model, traffic, log })
+    }
     if (answerWarmUp(response, dialect, body)) state.warmedUp = true
   }
 
@@ -104,7 +125,14 @@ const nothing = (): TurnTraffic => ({ usage: noUsage(), unreachable: null })
 
 export const startLoopback = async (log: (line: string) => void): Promise<Loopback> => {
   const key = `lap-${randomBytes(24).toString('base64url')}`
-  const state: State = { gateway: null, model: LOOPBACK_MODEL, traffic: nothing(), warmedUp: false }
+  const state: State = {
+    gateway: null,
+    model: LOOPBACK_MODEL,
+    traffic: nothing(),
+    warmedUp: false,
+    open: 0,
+    overAt: null,
+  }
   const handle = handler({ key, log }, state)
   const server = http.createServer((request, response) => {
     handle(request, response).catch((error: unknown) => {
@@ -125,6 +153,10 @@ export const startLoopback = async (log: (line: string) => void): Promise<Loopba
       const traffic = nothing()
       Object.assign(state, { model, traffic })
       return traffic
+    },
+    idleMs() {
+      if (state.open > 0) return 0
+      return state.overAt === null ? null : Math.max(0, Date.now() - state.overAt)
     },
     close: () =>
       new Promise((resolve) => {

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { SupervisorConfig } from '../domain/supervisor-protocol.ts'
@@ -17,7 +17,17 @@ const prepareLayout = (dir: string) => {
   const bashEnv = path.join(dir, 'session.env')
   for (const folder of [home, tmp]) mkdirSync(folder, { recursive: true })
   writeFileSync(bashEnv, '', { mode: 0o600 })
-  return { home, tmp, bashEnv, workspace: path.join(dir, 'workspace'), journal: path.join(dir, 'journal.jsonl') }
+  const at = (name: string): string => path.join(dir, name)
+  // Of an earlier supervisor nobody fetches one any more.
+  rmSync(at('checkpoints'), { recursive: true, force: true })
+  return {
+    home,
+    tmp,
+    bashEnv,
+    workspace: at('workspace'),
+    journal: at('journal.jsonl'),
+    checkpoints: at('checkpoints'),
+  }
 }
 
 /** Clean but for what tools need: nothing of the machine's own environment reaches a harness. */
@@ -45,12 +55,13 @@ export type Parts = Awaited<ReturnType<typeof createParts>>
 
 /** What a supervisor is put together from, before there is a harness. @param searchPath `PATH` of set-up command, harness and tools */
 export const createParts = async (config: SupervisorConfig, searchPath: string, out: (text: string) => void) => {
-  const { home, tmp, bashEnv, workspace, journal } = prepareLayout(config.dir)
+  const { home, tmp, bashEnv, workspace, journal, checkpoints } = prepareLayout(config.dir)
   const log: Log = createLog(out)
   const marks = createMarks()
   const given = { PATH: searchPath, HOME: home, TMPDIR: tmp, BASH_ENV: bashEnv, ...marks.sandbox }
   return {
     workspace,
+    checkpoints,
     bashEnv,
     home,
     env: environment(config, given),
@@ -77,12 +88,16 @@ export const createHarness = async (
     home,
     env: { ...env, ...marks.harness },
     gateway: { url: loopback.url, key: loopback.key, model: LOOPBACK_MODEL },
+    isWarmedUp: loopback.warmedUp,
     log: log.write,
     ...listeners,
   }
   if ('create' in manifest) return manifest.create(context)
-  if (!('acp' in manifest)) throw new Error(`the harness ${id} is a terminal: it has no conversations`)
-  // Loaded where it is used: its library takes a fifth of a second and some memory.
+  // Loaded where they are used: their libraries take a fifth of a second and some memory.
+  if ('terminal' in manifest) {
+    const { createTerminalHarness } = await import('./terminal/harness.ts')
+    return createTerminalHarness({ program: manifest.terminal, name: manifest.name, context })
+  }
   const { createAcpHarness } = await import('./acp/driver.ts')
   return createAcpHarness({ agent: manifest.acp(context), name: manifest.name, context })
 }

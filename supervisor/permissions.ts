@@ -5,7 +5,7 @@ import {
   type PermissionRequest,
   ruleFor,
 } from '../domain/permission.ts'
-import { refused } from './binding.ts'
+import { refused } from './refused.ts'
 import type { Harness } from './harness.ts'
 import type { Journal } from './journal.ts'
 

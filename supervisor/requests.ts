@@ -1,6 +1,14 @@
 import { AppError, type ErrorDetail } from '../domain/errors.ts'
 import { PERMISSION_DECISIONS, PERMISSION_KINDS } from '../domain/permission.ts'
-import type { BindRequest, Configuration, PermissionAnswer, TurnRequest } from '../domain/supervisor-protocol.ts'
+import { checkpointMaxBytes } from '../domain/limits.ts'
+import { CHECKPOINT_ID_HEADER } from '../domain/supervisor-protocol.ts'
+import type {
+  BindRequest,
+  CheckpointRequest,
+  Configuration,
+  PermissionAnswer,
+  TurnRequest,
+} from '../domain/supervisor-protocol.ts'
 
 /** What callers may send. Larger than what the platform's own API lets through, small enough that no caller can fill the sandbox' memory. */
 const LIMITS = {
@@ -74,12 +82,18 @@ const checkFiles = ({ say, text, object, list }: Checks, value: unknown): void =
   }
 }
 
-const checkHistory = ({ say, text, object, list }: Checks, value: unknown): void => {
-  for (const [i, entry] of list('history', value, LIMITS.historyEntries).entries()) {
-    const told = object(`history[${i}]`, entry)
-    if (told['role'] !== 'user' && told['role'] !== 'assistant') say(`history[${i}].role`, 'must be user or assistant')
-    text(`history[${i}].text`, told['text'], { max: LIMITS.historyTextChars })
+const checkHistory = ({ say, text, object, list }: Checks, path: string, value: unknown): void => {
+  for (const [i, entry] of list(path, value, LIMITS.historyEntries).entries()) {
+    const told = object(`${path}[${i}]`, entry)
+    if (told['role'] !== 'user' && told['role'] !== 'assistant') say(`${path}[${i}].role`, 'must be user or assistant')
+    text(`${path}[${i}].text`, told['text'], { max: LIMITS.historyTextChars })
   }
+}
+
+const checkCheckpoint = (checks: Checks, value: unknown): void => {
+  const { id, since } = checks.object('checkpoint', value)
+  checks.text('checkpoint.id', id, { min: 1, max: LIMITS.nameChars })
+  checkHistory(checks, 'checkpoint.since', since)
 }
 
 const checkGateway = ({ say, text, object }: Checks, value: unknown): void => {
@@ -144,7 +158,9 @@ export const asBindRequest = (body: unknown): BindRequest => {
   text('model', model, { min: 1, max: LIMITS.nameChars })
   checkGateway(checks, gateway)
   checkFiles(checks, files)
-  checkHistory(checks, history)
+  checkHistory(checks, 'history', history)
+  if (fields['checkpoint'] !== undefined) checkCheckpoint(checks, fields['checkpoint'])
+  if (fields['moved'] !== undefined && typeof fields['moved'] !== 'boolean') say('moved', 'must be true or false')
   if (fields['mcp'] !== undefined) checkMcp(checks, fields['mcp'])
   if (fields['permissions'] !== undefined) checkPermissions(checks, fields['permissions'])
   checks.done()
@@ -195,6 +211,25 @@ export const asInterruptRequest = (body: unknown): { turn_id?: string } => {
   if (turn_id !== undefined) checks.text('turn_id', turn_id, { min: 1, max: LIMITS.nameChars })
   checks.done()
   return body as { turn_id?: string }
+}
+
+/** @throws AppError `invalid` */
+export const asCheckpointRequest = (body: unknown): CheckpointRequest => {
+  const checks = createChecks()
+  const { max_bytes } = checks.object('body', body)
+  const isSize = Number.isSafeInteger(max_bytes) && Number(max_bytes) > 0 && Number(max_bytes) <= checkpointMaxBytes
+  if (!isSize) checks.say('max_bytes', `must be a number of bytes, at most ${checkpointMaxBytes}`)
+  checks.done()
+  return body as CheckpointRequest
+}
+
+/** The id of a checkpoint, as a header. @throws AppError `invalid` */
+export const asCheckpointId = (header: string | string[] | undefined): string => {
+  const checks = createChecks()
+  if (typeof header !== 'string' || !/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(header))
+    checks.say(CHECKPOINT_ID_HEADER, 'must be the id of the checkpoint, a UUID')
+  checks.done()
+  return header as string
 }
 
 /** @throws AppError `invalid` */

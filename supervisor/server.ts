@@ -1,16 +1,27 @@
 import { once } from 'node:events'
+import { createReadStream } from 'node:fs'
 import http from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import { AppError, type ErrorCode, errorText, isAppError } from '../domain/errors.ts'
-import { hasBooted } from '../domain/supervisor-protocol.ts'
+import { CHECKPOINT_HEADER, CHECKPOINT_ID_HEADER, hasBooted } from '../domain/supervisor-protocol.ts'
 import type { Configuration } from '../domain/supervisor-protocol.ts'
 import type { Configuring } from './configuring.ts'
 import { readBody, tokenOf, writeSlowly } from './http.ts'
 import type { Journal } from './journal.ts'
-import { asBindRequest, asInterruptRequest, asPermissionAnswer, asTurnRequest } from './requests.ts'
+import {
+  asBindRequest,
+  asCheckpointId,
+  asCheckpointRequest,
+  asInterruptRequest,
+  asPermissionAnswer,
+  asTurnRequest,
+} from './requests.ts'
 import type { Sandbox } from './sandbox.ts'
 import type { Supervisor } from './supervisor.ts'
+import { type Upgrade, refuse, wantsTerminal } from './terminal/upgrade.ts'
 
 const heartbeatMs = 5_000
 const PERMISSIONS = '/permissions/'
@@ -30,13 +41,22 @@ const send = (response: ServerResponse, status: number, body: object): void => {
   response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
 }
 
-const sendError = (response: ServerResponse, error: unknown): void => {
+const refusalOf = (error: unknown): { status: number; body: object } => {
   const known = isAppError(error) ? error : null
   const code = (known?.cause as { code?: string } | undefined)?.code ?? known?.code ?? 'internal'
   const details = known?.details
   const status = STATUS[known?.code ?? 'internal'] ?? 500
-  send(response, status, { error: { code, message: errorText(error), ...(details === undefined ? {} : { details }) } })
+  return { status, body: { error: { code, message: errorText(error), ...(details === undefined ? {} : { details }) } } }
 }
+
+const sendError = (response: ServerResponse, error: unknown): void => {
+  const { status, body } = refusalOf(error)
+  send(response, status, body)
+}
+
+/** What anybody gets to hear to whom the sandbox does not know what to answer; also one that was made anew under an old name: whom its callers mean is gone. */
+const notConfigured = (): AppError =>
+  new AppError('unavailable', 'the sandbox is not configured', { cause: { code: 'not_configured' } })
 
 const parsed = async (request: IncomingMessage): Promise<unknown> => {
   const text = (await readBody(request)).toString('utf8')
@@ -99,6 +119,21 @@ const streamBoot = (sandbox: Sandbox, purpose: Configuration['purpose'], respons
   tell()
 }
 
+/** What it is made from is gone when it has been read, or nobody reads it any more. */
+const sendCheckpoint = async (supervisor: Supervisor, maxBytes: number, response: ServerResponse): Promise<void> => {
+  const gone = new AbortController()
+  response.once('close', () => gone.abort())
+  const { file, bytes, manifest, discard } = await supervisor.capture(maxBytes, gone.signal)
+  try {
+    const told = Buffer.from(JSON.stringify(manifest)).toString('base64url')
+    const type = { 'content-type': 'application/gzip', 'content-length': bytes }
+    response.writeHead(200, { ...type, [CHECKPOINT_HEADER]: told })
+    await pipeline(createReadStream(file), response)
+  } finally {
+    await discard()
+  }
+}
+
 const answerBound = async (
   { supervisor, url }: { supervisor: Supervisor; url: URL },
   request: IncomingMessage,
@@ -108,8 +143,16 @@ const answerBound = async (
     case 'POST /bind':
       return send(response, 200, await supervisor.bind(asBindRequest(await parsed(request))))
     case 'POST /turns':
-      supervisor.startTurn(asTurnRequest(await parsed(request)))
+      await supervisor.startTurn(asTurnRequest(await parsed(request)))
       return send(response, 202, {})
+    case 'POST /checkpoint':
+      return sendCheckpoint(supervisor, asCheckpointRequest(await parsed(request)).max_bytes, response)
+    case 'PUT /checkpoint':
+      return send(
+        response,
+        200,
+        await supervisor.restore(asCheckpointId(request.headers[CHECKPOINT_ID_HEADER]), request),
+      )
     case 'POST /interrupt':
       supervisor.interrupt(asInterruptRequest(await parsed(request)).turn_id)
       return send(response, 202, {})
@@ -130,6 +173,17 @@ const answerBound = async (
 }
 
 const USABLE = new Set<string | undefined>(['booted', 'warm', 'bound'])
+
+/** Its library is loaded where there are terminals. */
+const openTerminal = async (sandbox: Sandbox, tokenSha256: Buffer, upgrade: Upgrade): Promise<void> => {
+  upgrade.socket.on('error', () => upgrade.socket.destroy())
+  if (tokenOf(upgrade.request, tokenSha256) === null) throw new AppError('unauthorized', 'wrong token')
+  const supervisor = sandbox.supervisor()
+  if (supervisor === null) throw notConfigured()
+  const terminal = supervisor.terminal()
+  const { serveTerminal } = await import('./terminal/connections.ts')
+  serveTerminal(terminal, upgrade)
+}
 
 export type ServerOptions = {
   host: string
@@ -171,17 +225,20 @@ export const listen = async (sandbox: Sandbox, options: ServerOptions): Promise<
     }
     if (url.pathname === '/healthz' && health !== null) return send(response, 200, health)
     const supervisor = sandbox.supervisor()
-    // Also what comes to a pod that was made anew under an old name: whom it meant is gone.
-    if (supervisor === null)
-      throw new AppError('unavailable', 'the sandbox is not configured', { cause: { code: 'not_configured' } })
+    if (supervisor === null) throw notConfigured()
     return answerBound({ supervisor, url }, request, response)
   }
 
-  const server = http.createServer((request, response) => {
+  const server = http.createServer({ shouldUpgradeCallback: wantsTerminal }, (request, response) => {
     answer(request, response).catch((error: unknown) => {
       if (response.headersSent) response.destroy()
       else sendError(response, error)
     })
+  })
+  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    openTerminal(sandbox, options.tokenSha256, { request, socket, head }).catch((error: unknown) =>
+      refuse(socket, refusalOf(error)),
+    )
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)

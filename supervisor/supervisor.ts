@@ -1,17 +1,23 @@
-import { errorText } from '../domain/errors.ts'
+import { AppError, errorText } from '../domain/errors.ts'
 import { ALLOW_ALL, type PermissionDecision, type PermissionPolicy } from '../domain/permission.ts'
 import type { BindReply, BindRequest, Health, SupervisorConfig, TurnRequest } from '../domain/supervisor-protocol.ts'
 import type { TurnReply } from '../domain/turn.ts'
-import { createBinding, refused } from './binding.ts'
+import { createBinding } from './binding.ts'
+
 import { boot } from './boot.ts'
-import type { HarnessExit } from './harness.ts'
-import { createHistory } from './history.ts'
+import type { Captures } from './checkpoint/captures.ts'
+import { createCheckpoints } from './checkpoint/checkpoints.ts'
+import type { Restored, Restores } from './checkpoint/restores.ts'
+import type { Harness, HarnessExit } from './harness.ts'
+import { createTelling, toTell } from './history.ts'
 import type { Journal } from './journal.ts'
 import type { Log } from './log.ts'
 import { type Parts, createHarness, createParts } from './parts.ts'
+import { refused } from './refused.ts'
 import { withModelName } from './reply.ts'
 import { type Permissions, createPermissions } from './permissions.ts'
 import { createRestarter } from './restarter.ts'
+import type { Terminal } from './terminal/terminal.ts'
 import { type Conversation, type Turns, closeLostTurns, createTurns } from './turns.ts'
 import { BootError } from './workspace.ts'
 
@@ -30,12 +36,16 @@ export type Supervisor = {
   health: () => Health
   /** @throws AppError `conflict` for another epoch, or before it has booted; `invalid` for a file outside of the workspace */
   bind: (request: BindRequest) => Promise<BindReply>
-  /** @throws AppError `conflict` */
-  startTurn: (request: TurnRequest) => void
+  /** Resolves when it has begun, which may wait for a checkpoint. @throws AppError `conflict` */
+  startTurn: (request: TurnRequest) => Promise<void>
+  capture: Captures['capture']
+  restore: Restores['restore']
   interrupt: (turnId: string | undefined) => void
   /** Answers a question of the harness. @throws AppError `not_found`, `conflict` */
   replyPermission: (id: string, decision: PermissionDecision) => Promise<void>
   messages: () => Promise<TurnReply[]>
+  /** What people type into. @throws AppError `conflict` before it is bound; `not_found` for a harness with conversations */
+  terminal: () => Terminal
   /** Told of each change of state and phase, after it. @returns ends that */
   onChange: (listener: () => void) => () => void
   /** Writes `state.json` with the port on which it listens. */
@@ -92,9 +102,18 @@ const createHeldHarness = async (config: SupervisorConfig, parts: Parts, onDead:
     await harness.stop()
     onExit({ code: null, signal: 'SIGKILL', tail: [] })
   }
+  const needBound = (): Bound => {
+    if (bound === null) throw refused('not_bound', 'the sandbox is not bound to a session')
+    return bound
+  }
   return {
     harness,
     bound: () => bound,
+    needBound,
+    session() {
+      const { conversation, turns } = needBound()
+      return { conversation: conversation.id, runningTurn: turns.running() }
+    },
     give(conversation: Conversation, policy: PermissionPolicy): void {
       const running = (): string | null => bound?.turns.running() ?? null
       const permissions = createPermissions({ journal, harness, policy, running, log: log.write })
@@ -116,6 +135,27 @@ const createHeldHarness = async (config: SupervisorConfig, parts: Parts, onDead:
   }
 }
 
+const threadOf = async (harness: Harness, { id, model, history }: Conversation): Promise<TurnReply[]> =>
+  (await harness.messages(id))
+    .filter(({ info }) => !history.holds(String(info['id'])))
+    .map(({ info, parts }) => ({ info: withModelName(info, model), parts }))
+
+const terminalOf = (id: string, { terminal }: Harness, needBound: () => Bound): Terminal => {
+  needBound()
+  if (terminal !== undefined) return terminal
+  throw new AppError('not_found', `the harness ${id} is no terminal`, { cause: { code: 'no_terminal' } })
+}
+
+const tellingOf = (
+  { history, checkpoint }: BindRequest,
+  restored: Restored | null,
+  workspace: string,
+): string | null => {
+  if (restored?.conversation == null) return toTell.whole(history)
+  const moved = { from: restored.workspace, to: workspace }
+  return toTell.since(checkpoint?.since ?? [], moved.from === moved.to ? null : moved)
+}
+
 /** @throws BootError when the harness cannot be loaded, after it has entered `failed`; Error for a directory that cannot be written */
 export const createSupervisor = async (config: SupervisorConfig, options: SupervisorOptions): Promise<Supervisor> => {
   const parts = await createParts(config, options.path, options.out)
@@ -128,25 +168,32 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
   })
   const { harness } = held
   let spare: string | null = null
-
+  let base: string | null = null
+  const { needBound } = held
+  const { captures, restores } = createCheckpoints({
+    config,
+    parts,
+    harness,
+    clone: { base: () => base, setBase: (commit) => void (base = commit) },
+    session: held.session,
+    epoch: () => binding.epoch(),
+  })
   const binding = createBinding({
     ...parts,
     harness,
     spare: () => spare,
-    onBound: ({ model, history, permissions = ALLOW_ALL }, id) =>
-      held.give({ id, model, history: createHistory(history) }, permissions),
+    restores,
+    onBound(request, id, restored) {
+      const { model, permissions = ALLOW_ALL } = request
+      held.give({ id, model, history: createTelling(tellingOf(request, restored, parts.workspace)) }, permissions)
+    },
   })
-  const needBound = (): Bound => {
-    const bound = held.bound()
-    if (bound === null) throw refused('not_bound', 'the sandbox is not bound to a session')
-    return bound
-  }
 
   return {
     journal,
     log,
     async boot(rehearse) {
-      spare = await boot({ ...parts, config, harness, rehearse })
+      ;({ spare, base } = await boot({ ...parts, config, harness, rehearse }))
     },
     health: () => ({
       sandbox_id: config.sandbox_id,
@@ -155,19 +202,20 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
       epoch: binding.epoch(),
       harness: held.health(),
       running_turn: held.bound()?.turns.running() ?? null,
+      model_idle_ms: loopback.idleMs(),
       journal_seq: journal.lastSeq(),
     }),
     bind: async (request) => binding.bind(request),
-    startTurn: (request) => needBound().turns.start(request),
+    async startTurn(request) {
+      const { turns } = needBound()
+      await captures.before(() => turns.start(request))
+    },
+    capture: captures.capture,
+    restore: restores.restore,
     interrupt: (turnId) => needBound().turns.interrupt(turnId),
     replyPermission: (id, decision) => needBound().permissions.reply(id, decision),
-    async messages() {
-      const { conversation } = needBound()
-      const thread = await harness.messages(conversation.id)
-      return thread
-        .filter(({ info }) => !conversation.history.holds(String(info['id'])))
-        .map(({ info, parts }) => ({ info: withModelName(info, conversation.model), parts }))
-    },
+    messages: async () => threadOf(harness, needBound().conversation),
+    terminal: () => terminalOf(config.harness.id, harness, needBound),
     onChange: lifecycle.onChange,
     listening: lifecycle.listening,
     async stop() {

@@ -2,7 +2,7 @@ import { AppError, errorText } from '../domain/errors.ts'
 import { createReplyCollector } from '../domain/reply.ts'
 import type { TurnRequest, TurnResult } from '../domain/supervisor-protocol.ts'
 import type { Harness, HarnessEvent } from './harness.ts'
-import type { History } from './history.ts'
+import type { Telling } from './history.ts'
 import type { Journal } from './journal.ts'
 import type { Loopback } from './loopback.ts'
 import type { TurnTraffic } from './relay.ts'
@@ -13,7 +13,7 @@ import { noUsage } from './usage.ts'
 export type Conversation = {
   id: string
   model: string
-  history: History
+  history: Telling
 }
 
 /** Runs the turns of a bound session: one at a time, each id once, everything the harness says into the journal. */

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { constants } from 'node:fs'
-import { lstat, mkdir, open, realpath } from 'node:fs/promises'
+import { lstat, mkdir, open, readdir, realpath, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { AppError } from '../domain/errors.ts'
 import { type Log, lineSplitter } from './log.ts'
@@ -22,7 +22,10 @@ const lastWordsMs = 500
 type Command = { command: string; args: string[]; cwd: string; env: Record<string, string> }
 
 /** Runs a command to its end, its output going to the log. @returns exit code and its last lines */
-const run = (log: Log, { command, args, cwd, env }: Command): Promise<{ code: number | null; tail: string }> =>
+const run = (
+  log: Pick<Log, 'write'>,
+  { command, args, cwd, env }: Command,
+): Promise<{ code: number | null; tail: string }> =>
   new Promise((resolve) => {
     const tail: string[] = []
     const hear = lineSplitter((line) => {
@@ -48,6 +51,14 @@ const run = (log: Log, { command, args, cwd, env }: Command): Promise<{ code: nu
 /** Answers git's question for credentials from its environment, so that the token is on no command line and in no file. */
 const credentialHelper = '!f() { echo username=x-access-token; echo "password=$LAP_GIT_TOKEN"; }; f'
 
+/** How git reaches the origin of a clone: arguments before its command, and the environment with which they go. */
+export const originAccess = (env: Record<string, string>): { args: string[]; env: Record<string, string> } => {
+  const token = env['GIT_TOKEN'] ?? env['GITHUB_TOKEN'] ?? env['GH_TOKEN']
+  const quiet = { ...env, GIT_TERMINAL_PROMPT: '0' }
+  if (token === undefined) return { args: [], env: quiet }
+  return { args: ['-c', `credential.helper=${credentialHelper}`], env: { ...quiet, LAP_GIT_TOKEN: token } }
+}
+
 /**
  * A shallow clone of one branch; an empty folder when there is no repository.
  * @throws BootError `clone_failed` with git's own words
@@ -58,12 +69,10 @@ export const cloneInto = async (
   log: Log,
 ): Promise<void> => {
   if (source.repo_url === '') return void (await mkdir(workspace, { recursive: true }))
-  const token = source.env['GIT_TOKEN'] ?? source.env['GITHUB_TOKEN'] ?? source.env['GH_TOKEN']
-  const env = { ...source.env, GIT_TERMINAL_PROMPT: '0', ...(token === undefined ? {} : { LAP_GIT_TOKEN: token }) }
-  const helper = token === undefined ? [] : ['-c', `credential.helper=${credentialHelper}`]
+  const { args: access, env } = originAccess(source.env)
   const branch = source.branch === '' ? [] : ['--branch', source.branch]
   const args = [
-    ...helper,
+    ...access,
     'clone',
     '--quiet',
     '--depth',
@@ -78,6 +87,15 @@ export const cloneInto = async (
   if (code !== 0) throw new BootError('clone_failed', tail === '' ? `git ended with ${code}` : tail)
 }
 
+/** The commit that a clone is at; null where there is none. */
+export const commitOf = async (workspace: string, env: Record<string, string>): Promise<string | null> => {
+  const { code, tail } = await run(
+    { write: () => undefined },
+    { command: 'git', args: ['rev-parse', 'HEAD'], cwd: workspace, env },
+  )
+  return code === 0 ? tail : null
+}
+
 /** @throws BootError `setup_failed` with the last lines of the command */
 export const runSetup = async (
   workspace: string,
@@ -87,6 +105,11 @@ export const runSetup = async (
 ): Promise<void> => {
   const { code, tail } = await run(log, { command: 'bash', args: ['-c', command], cwd: workspace, env })
   if (code !== 0) throw new BootError('setup_failed', `the set-up command ended with ${code}: ${tail}`)
+}
+
+/** Removes what is in a folder, which itself stays: a harness may know it by more than its name. */
+export const emptyFolder = async (folder: string): Promise<void> => {
+  for (const name of await readdir(folder)) await rm(path.join(folder, name), { recursive: true, force: true })
 }
 
 /** The deepest part of a path that exists, with links resolved. */
@@ -99,11 +122,13 @@ const existingParent = async (target: string): Promise<string> => {
 
 /**
  * Writes files into the workspace. A path that leads out of it, also over a link in the repository, is refused.
+ * @param which `missing`: what is there already stays
  * @throws AppError `invalid`
  */
 export const writeFiles = async (
   workspace: string,
   files: { path: string; content_base64: string }[],
+  which: 'all' | 'missing' = 'all',
 ): Promise<void> => {
   const root = await realpath(workspace)
   const inside = (target: string): boolean => target === root || target.startsWith(root + path.sep)
@@ -113,6 +138,7 @@ export const writeFiles = async (
     if (target === root || !inside(target)) throw refused
     const folder = path.dirname(target)
     if (!inside(await existingParent(folder))) throw refused
+    if (which === 'missing' && (await lstat(target).catch(() => null)) !== null) continue
     await mkdir(folder, { recursive: true })
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW
     const handle = await open(target, flags, 0o644).catch(() => null)

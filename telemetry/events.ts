@@ -1,7 +1,9 @@
+import type { RestoreReport } from '../domain/checkpoint.ts'
 import type { PermissionStatus } from '../domain/permission-status.ts'
 import type { SandboxPurpose } from '../domain/sandbox.ts'
 import type { ClaimOutcome, EndReason, FailureCode, SpawnMode, StartPhases } from '../domain/session.ts'
 import type { TurnStatus } from '../domain/turn.ts'
+import type { AttemptResult, DeliveryStatus, DisabledReason } from '../domain/webhook.ts'
 import type { Logger } from './log.ts'
 import type { Metrics } from './metrics.ts'
 
@@ -135,6 +137,50 @@ export const permissionDecided = (
   log.info({ event: 'permission_decided', ...fields }, `permission ${fields.outcome}`)
 }
 
+// --- checkpoints
+
+export const checkpointStored = (
+  { log, metrics }: Telemetry,
+  fields: {
+    session_id: string
+    checkpoint_id: string
+    turn_id: string
+    bytes: number
+    files: number
+    omitted: number
+    duration_ms: number
+  },
+): void => {
+  metrics.checkpoints.inc({ result: 'stored' })
+  metrics.checkpointBytes.observe(fields.bytes)
+  metrics.checkpointDuration.observe(seconds(fields.duration_ms))
+  log.info({ event: 'checkpoint_stored', ...fields }, `checkpoint stored: ${fields.bytes} bytes`)
+}
+
+/** It is tried again. `first`: of a row of failures. */
+export const checkpointFailed = (
+  { log, metrics }: Telemetry,
+  fields: { session_id: string; turn_id: string; code: string; reason: string; first: boolean },
+): void => {
+  metrics.checkpoints.inc({ result: fields.code })
+  log.warn({ event: 'checkpoint_failed', ...fields }, `no checkpoint: ${fields.code}`)
+}
+
+/** A session goes on in another sandbox with its files. */
+export const restored = ({ log, metrics }: Telemetry, fields: { session_id: string } & RestoreReport): void => {
+  metrics.restores.inc({ result: fields.conversation ? 'restored' : 'files_only' })
+  log.info({ event: 'restored', ...fields }, `checkpoint restored: ${fields.files} files`)
+}
+
+/** A session goes on in another sandbox without its files. */
+export const restoreFailed = (
+  { log, metrics }: Telemetry,
+  fields: { session_id: string; checkpoint_id: string; reason: string },
+): void => {
+  metrics.restores.inc({ result: 'failed' })
+  log.error({ event: 'restore_failed', ...fields }, 'no checkpoint could be restored')
+}
+
 /** Events were appended to a session's log. Too frequent for a line. */
 export const eventsAppended = ({ metrics }: Telemetry, count: number): void => {
   metrics.eventsAppended.inc(count)
@@ -206,6 +252,39 @@ export const poolBreakerOpened = ({ log, metrics }: Telemetry, fields: { agent_i
   log.error({ event: 'pool_breaker_opened', ...fields }, 'pool stopped: the template keeps failing')
 }
 
+// --- webhooks
+
+/** An event was sent to a webhook, or could not be. `status`: of the delivery after it. */
+export const webhookAttempted = (
+  { log, metrics }: Telemetry,
+  fields: {
+    webhook_id: string
+    delivery_id: string
+    type: string
+    attempt: number
+    result: AttemptResult
+    status_code: number | null
+    status: DeliveryStatus
+    duration_ms: number
+    error: string | null
+  },
+): void => {
+  const { result, status } = fields
+  metrics.webhookAttempts.inc({ result })
+  metrics.webhookAttemptDuration.observe(seconds(fields.duration_ms))
+  if (status !== 'pending') metrics.webhookDeliveries.inc({ status })
+  log[status === 'failed' ? 'warn' : 'info']({ event: 'webhook_attempted', ...fields }, `webhook: ${result}`)
+}
+
+/** A webhook sends nothing any more, and nobody has asked for that. */
+export const webhookDisabled = (
+  { log, metrics }: Telemetry,
+  fields: { webhook_id: string; reason: DisabledReason },
+): void => {
+  metrics.webhooksDisabled.inc({ reason: fields.reason })
+  log.warn({ event: 'webhook_disabled', ...fields }, `webhook disabled: ${fields.reason}`)
+}
+
 // --- outbox, ledger, streams
 
 export const outboxSent = (
@@ -238,6 +317,14 @@ export type Repairs = {
   sessions_expired: number
   /** Pools whose workflow made no decision any more. */
   pools_restarted: number
+  /** Deliveries to webhooks whose workflow did not do what was due. */
+  deliveries_started: number
+  /** Checkpoints that nobody needed any more. */
+  checkpoints_expired: number
+  /** Checkpoints whose archive was not there, or not whole. */
+  checkpoints_lost: number
+  /** Archives of checkpoints that were given up, or that belonged to none. */
+  archives_removed: number
   /** Sandboxes of ended sessions that are still there. */
   leaked: number
   /** What could not be looked at or put right; the next look tries again. */
@@ -250,7 +337,7 @@ export const ledgerChecked = ({ log, metrics }: Telemetry, fields: Repairs & { d
   metrics.reconcileDuration.observe(seconds(duration_ms))
   metrics.reconcileGhosts.inc(fields.rows_gone)
   metrics.reconcileOrphans.inc(fields.objects_removed + fields.sandboxes_released)
-  metrics.reconcileWorkflows.inc(fields.workflows_started + fields.pools_restarted)
+  metrics.reconcileWorkflows.inc(fields.workflows_started + fields.pools_restarted + fields.deliveries_started)
   metrics.reconcileFailedCreating.inc(fields.sessions_failed)
   metrics.reconcileExpired.inc(fields.sessions_expired)
   metrics.reconcileErrors.inc(fields.errors)
@@ -276,6 +363,21 @@ export const streamOpened = (
     if (end !== 'slow') return
     metrics.streamsDropped.inc()
     log.warn({ event: 'stream_dropped', ...fields }, 'event stream dropped: its client is too slow')
+  }
+}
+
+/** A terminal was opened. @returns call it when it is over, with the code of the WebSocket's close */
+export const terminalOpened = (
+  { log, metrics }: Telemetry,
+  fields: { session_id: string; sandbox_id: string },
+): ((code: number) => void) => {
+  metrics.terminalsOpen.inc()
+  const openedAt = performance.now()
+  log.info({ event: 'terminal_opened', ...fields }, 'terminal opened')
+  return (close_code) => {
+    metrics.terminalsOpen.dec()
+    const duration_ms = Math.round(performance.now() - openedAt)
+    log.info({ event: 'terminal_closed', ...fields, close_code, duration_ms }, `terminal closed: ${close_code}`)
   }
 }
 

@@ -11,6 +11,7 @@ const SECRET_FIELDS = [
   'cookie',
   'set-cookie',
   'token',
+  'ticket',
   'password',
   'secret',
   'api_key',

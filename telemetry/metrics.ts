@@ -6,6 +6,7 @@ import { SESSION_STATUSES } from '../domain/session.ts'
 const START_BUCKETS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600]
 const PHASE_BUCKETS = [0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300]
 const TURN_BUCKETS = [0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3_600]
+const BYTE_BUCKETS = [1e3, 1e4, 1e5, 1e6, 1e7, 5e7, 1e8, 5e8]
 const FAST_BUCKETS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30]
 
 /** What the gauges show, read at each scrape. A count that is not given is not touched; a state that is not in a record counts as 0. */
@@ -18,6 +19,8 @@ export type GaugeValues = {
   sessions?: Partial<Record<string, number>>
   /** Rows that no relay has sent yet. */
   outbox?: number
+  /** Deliveries to webhooks that are not over. */
+  webhookDeliveries?: number
   /** Sandboxes of ended sessions, and objects without a row, past the grace time. Must be 0. */
   leakedSandboxes?: number
 }
@@ -80,6 +83,33 @@ const sessionMetrics = (registers: Registry[]) => ({
   }),
 })
 
+const checkpointMetrics = (registers: Registry[]) => ({
+  checkpoints: new Counter({
+    name: 'checkpoint_total',
+    help: 'Checkpoints, by result: stored, or why not',
+    labelNames: ['result'],
+    registers,
+  }),
+  checkpointBytes: new Histogram({
+    name: 'checkpoint_bytes',
+    help: 'Size of stored checkpoints',
+    buckets: BYTE_BUCKETS,
+    registers,
+  }),
+  checkpointDuration: new Histogram({
+    name: 'checkpoint_duration_seconds',
+    help: 'Taking and storing a checkpoint',
+    buckets: PHASE_BUCKETS,
+    registers,
+  }),
+  restores: new Counter({
+    name: 'checkpoint_restore_total',
+    help: 'Checkpoints put into another sandbox, by result (restored, files_only, failed)',
+    labelNames: ['result'],
+    registers,
+  }),
+})
+
 const poolMetrics = (registers: Registry[]) => ({
   poolHit: new Counter({ name: 'warm_pool_hit_total', help: 'Sessions served by the pool', registers }),
   poolMiss: new Counter({ name: 'warm_pool_miss_total', help: 'Sessions not served by the pool', registers }),
@@ -133,6 +163,7 @@ const serverMetrics = (registers: Registry[]) => ({
     help: 'Event streams closed because their client was too slow',
     registers,
   }),
+  terminalsOpen: new Gauge({ name: 'terminals_open', help: 'Terminals open in this process', registers }),
   outboxSent: new Counter({
     name: 'outbox_sent_total',
     help: 'Workflow starts and signals relayed, by kind and result',
@@ -140,6 +171,33 @@ const serverMetrics = (registers: Registry[]) => ({
     registers,
   }),
   eventsAppended: new Counter({ name: 'event_appended_total', help: 'Events appended to session logs', registers }),
+})
+
+const webhookMetrics = (registers: Registry[]) => ({
+  webhookAttempts: new Counter({
+    name: 'webhook_attempt_total',
+    help: 'Tries to deliver to webhooks, by result (success, status, timeout, connection, refused)',
+    labelNames: ['result'],
+    registers,
+  }),
+  webhookAttemptDuration: new Histogram({
+    name: 'webhook_attempt_duration_seconds',
+    help: 'One try to deliver to a webhook',
+    buckets: FAST_BUCKETS,
+    registers,
+  }),
+  webhookDeliveries: new Counter({
+    name: 'webhook_delivery_total',
+    help: 'Deliveries to webhooks that were delivered or given up, by status',
+    labelNames: ['status'],
+    registers,
+  }),
+  webhooksDisabled: new Counter({
+    name: 'webhook_disabled_total',
+    help: 'Webhooks that were disabled because of what their receiver did, by reason (gone, failing)',
+    labelNames: ['reason'],
+    registers,
+  }),
 })
 
 const janitorMetrics = (registers: Registry[]) => ({
@@ -191,6 +249,11 @@ const gauges = (registers: Registry[]) => ({
   pool: new Gauge({ name: 'warm_pool_depth', help: 'Pool sandboxes by state', labelNames: ['state'], registers }),
   sessions: new Gauge({ name: 'sessions_live', help: 'Sessions by status', labelNames: ['status'], registers }),
   outbox: new Gauge({ name: 'outbox_depth', help: 'Workflow starts and signals that wait to be sent', registers }),
+  webhookDeliveries: new Gauge({
+    name: 'webhook_deliveries_pending',
+    help: 'Deliveries to webhooks that wait for their first or next try',
+    registers,
+  }),
   leaked: new Gauge({ name: 'leaked_sandboxes', help: 'Sandboxes that belong to nothing; must be 0', registers }),
 })
 
@@ -203,8 +266,10 @@ export const createMetrics = () => {
   const registers = [registry]
   const metrics = {
     ...sessionMetrics(registers),
+    ...checkpointMetrics(registers),
     ...poolMetrics(registers),
     ...serverMetrics(registers),
+    ...webhookMetrics(registers),
     ...janitorMetrics(registers),
   }
   let source: (() => Promise<GaugeValues>) | null = null
@@ -220,7 +285,7 @@ export const createMetrics = () => {
   const scrape = async (): Promise<string> => {
     if (source !== null && shared !== null) {
       for (const gauge of [shared.sandboxes, shared.pool, shared.sessions]) gauge.reset()
-      for (const gauge of [shared.outbox, shared.leaked]) gauge.remove()
+      for (const gauge of [shared.outbox, shared.webhookDeliveries, shared.leaked]) gauge.remove()
       setGauges(shared, await source().catch((): GaugeValues => ({})))
     }
     return registry.metrics()
@@ -236,5 +301,6 @@ const setGauges = (shared: ReturnType<typeof gauges>, values: GaugeValues): void
   if (values.sessions !== undefined)
     for (const status of SESSION_STATUSES) shared.sessions.set({ status }, values.sessions[status] ?? 0)
   if (values.outbox !== undefined) shared.outbox.set(values.outbox)
+  if (values.webhookDeliveries !== undefined) shared.webhookDeliveries.set(values.webhookDeliveries)
   if (values.leakedSandboxes !== undefined) shared.leaked.set(values.leakedSandboxes)
 }

@@ -71,6 +71,28 @@ describe('a log line', () => {
 })
 
 describe('a business event', () => {
+  test('of a webhook is one line and its counts', async () => {
+    const { lines, telemetry } = capture()
+    const about = { webhook_id: 'w1', delivery_id: 'd1', type: 'turn.finished', duration_ms: 12 }
+    events.webhookAttempted(telemetry, {
+      ...about, attempt: 1, result: 'status', status_code: 500, status: 'pending', error: 'The receiver answered 500',
+    }) // prettier-ignore
+    events.webhookAttempted(telemetry, {
+      ...about, attempt: 2, result: 'success', status_code: 204, status: 'delivered', error: null,
+    }) // prettier-ignore
+    events.webhookDisabled(telemetry, { webhook_id: 'w1', reason: 'gone' })
+    expect(lines.map(({ event }) => event)).toEqual(['webhook_attempted', 'webhook_attempted', 'webhook_disabled'])
+    const text = await telemetry.metrics.scrape()
+    for (const line of [
+      'webhook_attempt_total{result="status"} 1',
+      'webhook_attempt_total{result="success"} 1',
+      'webhook_delivery_total{status="delivered"} 1',
+      'webhook_attempt_duration_seconds_count 2',
+      'webhook_disabled_total{reason="gone"} 1',
+    ])
+      expect(text.split('\n')).toContain(line)
+  })
+
   test('is one line and its counts', async () => {
     const { lines, telemetry } = capture()
     events.claimed(telemetry, { ...ids, outcome: 'hit_shared', sandbox_id: 'b1' })
@@ -155,6 +177,10 @@ describe('a business event', () => {
       sessions_failed: 0,
       sessions_expired: 0,
       pools_restarted: 0,
+      deliveries_started: 0,
+      checkpoints_expired: 0,
+      checkpoints_lost: 0,
+      archives_removed: 0,
       leaked: 0,
       errors: 0,
       duration_ms: 3,
@@ -168,7 +194,13 @@ describe('a business event', () => {
 describe('the gauges of shared state', () => {
   test('are absent without a source', async () => {
     const text = await createMetrics().scrape()
-    for (const name of ['warm_pool_depth', 'sessions_live', 'outbox_depth', 'leaked_sandboxes'])
+    for (const name of [
+      'warm_pool_depth',
+      'sessions_live',
+      'outbox_depth',
+      'webhook_deliveries_pending',
+      'leaked_sandboxes',
+    ])
       expect(text).not.toContain(name)
   })
 
@@ -178,7 +210,14 @@ describe('the gauges of shared state', () => {
     let down = false
     metrics.readGaugesFrom(async () => {
       if (down) throw new Error('database is down')
-      return { pool: { warm }, sandboxes: { claimed: 1 }, sessions: { ready: 1 }, outbox: 2, leakedSandboxes: 0 }
+      return {
+        pool: { warm },
+        sandboxes: { claimed: 1 },
+        sessions: { ready: 1 },
+        outbox: 2,
+        webhookDeliveries: 4,
+        leakedSandboxes: 0,
+      }
     })
     const text = await metrics.scrape()
     for (const line of [
@@ -187,6 +226,7 @@ describe('the gauges of shared state', () => {
       'sandboxes{state="claimed"} 1',
       'sessions_live{status="ready"} 1',
       'outbox_depth 2',
+      'webhook_deliveries_pending 4',
       'leaked_sandboxes 0',
     ])
       expect(text.split('\n')).toContain(line)

@@ -2,9 +2,9 @@ import { Client, WorkflowNotFoundError } from '@temporalio/client'
 import type { Connection, WorkflowExecutionDescription } from '@temporalio/client'
 import type { TemporalConfig } from '../config/config.ts'
 import { temporalCallMs, temporalProbeMs } from '../domain/limits.ts'
-import { poolWorkflowId, sessionWorkflowId, TASK_QUEUE } from '../domain/names.ts'
-import { agentIdAttribute, poke, statusAttribute, WORKFLOWS } from '../workflows/messages.ts'
-import type { PoolInput, SessionInput } from '../workflows/messages.ts'
+import { poolWorkflowId, sessionWorkflowId, TASK_QUEUE, webhookWorkflowId } from '../domain/names.ts'
+import { agentIdAttribute, poke, statusAttribute, wake, WORKFLOWS } from '../workflows/messages.ts'
+import type { PoolInput, SessionInput, WebhookInput } from '../workflows/messages.ts'
 import { connectLazily } from './connection.ts'
 
 export type PendingActivity = { type: string; attempt: number; state: string; last_failure: string | null }
@@ -33,6 +33,10 @@ export type Temporal = AsyncDisposable & {
   signalSession(sessionId: string): Promise<boolean>
   /** Asks an agent's pool to look again, and starts it if it is not there. */
   pokePool(agentId: string, summary?: string): Promise<void>
+  /** Has a delivery looked at, by the workflow that it has or by a new one. */
+  deliverWebhook(deliveryId: string, summary: string): Promise<void>
+  /** @returns false when no workflow of this delivery runs */
+  signalDelivery(deliveryId: string): Promise<boolean>
   /** @returns null when there is no such workflow */
   describeSession(sessionId: string): Promise<DescribedWorkflow | null>
   describePool(agentId: string): Promise<DescribedWorkflow | null>
@@ -55,7 +59,20 @@ const uiUrl = (config: TemporalConfig, workflowId: string, runId: string): strin
     ? null
     : `${config.uiUrl.replace(/\/+$/, '')}/namespaces/${encodeURIComponent(config.namespace)}/workflows/${encodeURIComponent(workflowId)}/${runId}/timeline`
 
-const starts = (client: Client, taskQueue: string): Pick<Temporal, 'startSession' | 'signalSession' | 'pokePool'> => ({
+/** @returns false when it does not run */
+const wakeUp = async (client: Client, workflowId: string): Promise<boolean> => {
+  try {
+    await client.workflow.getHandle(workflowId).signal(wake)
+    return true
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return false
+    throw error
+  }
+}
+
+type Starts = Pick<Temporal, 'startSession' | 'signalSession' | 'pokePool' | 'deliverWebhook' | 'signalDelivery'>
+
+const starts = (client: Client, taskQueue: string): Starts => ({
   startSession: async ({ sessionId, agentId, summary }) => {
     const input: SessionInput = { v: 1, sessionId }
     await client.workflow.start(WORKFLOWS.session, {
@@ -71,15 +88,19 @@ const starts = (client: Client, taskQueue: string): Pick<Temporal, 'startSession
       staticSummary: summary,
     })
   },
-  signalSession: async (sessionId) => {
-    try {
-      await client.workflow.getHandle(sessionWorkflowId(sessionId)).signal('wake')
-      return true
-    } catch (error) {
-      if (error instanceof WorkflowNotFoundError) return false
-      throw error
-    }
+  signalSession: (sessionId) => wakeUp(client, sessionWorkflowId(sessionId)),
+  deliverWebhook: async (deliveryId, summary) => {
+    const input: WebhookInput = { v: 1, deliveryId }
+    await client.workflow.signalWithStart(WORKFLOWS.webhook, {
+      workflowId: webhookWorkflowId(deliveryId),
+      taskQueue,
+      args: [input],
+      signal: wake,
+      workflowIdReusePolicy: 'ALLOW_DUPLICATE',
+      staticSummary: summary,
+    })
   },
+  signalDelivery: (deliveryId) => wakeUp(client, webhookWorkflowId(deliveryId)),
   pokePool: async (agentId, summary = `Warm pool of agent ${agentId}`) => {
     const input: PoolInput = { v: 1, agentId }
     await client.workflow.signalWithStart(WORKFLOWS.pool, {
@@ -136,6 +157,8 @@ export const createTemporal = (config: TemporalConfig, options: { taskQueue?: st
     startSession: (start) => within(temporalCallMs, () => bare.startSession(start)),
     signalSession: (sessionId) => within(temporalCallMs, () => bare.signalSession(sessionId)),
     pokePool: (agentId, summary) => within(temporalCallMs, () => bare.pokePool(agentId, summary)),
+    deliverWebhook: (deliveryId, summary) => within(temporalCallMs, () => bare.deliverWebhook(deliveryId, summary)),
+    signalDelivery: (deliveryId) => within(temporalCallMs, () => bare.signalDelivery(deliveryId)),
     describeSession: (sessionId) => describe(sessionWorkflowId(sessionId)),
     describePool: (agentId) => describe(poolWorkflowId(agentId)),
     terminatePool: (agentId, reason) => terminate(poolWorkflowId(agentId), reason),

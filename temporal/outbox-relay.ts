@@ -1,6 +1,7 @@
 import type { OutboxKind, OutboxRow } from '../db/entities/pool.ts'
 import { sessionToStart } from '../db/flow.ts'
 import { outboxFailed, outboxSent, takeOutbox } from '../db/outbox.ts'
+import { deliveryToStart } from '../db/webhook-deliveries.ts'
 import type { Sql } from '../db/sql.ts'
 import { errorText } from '../domain/errors.ts'
 import { outboxConcurrency, outboxPollMs, outboxRetryFirstMs, outboxRetryMaxMs } from '../domain/limits.ts'
@@ -39,9 +40,18 @@ const startSession = async (deps: { sql: Sql; temporal: Temporal }, sessionId: s
   await deps.temporal.startSession({ sessionId, agentId: session.agent_id, summary })
 }
 
+/** The host alone names the receiver: the rest of a webhook's address may be secret. */
+const deliverWebhook = async (deps: { sql: Sql; temporal: Temporal }, deliveryId: string): Promise<void> => {
+  const delivery = await deliveryToStart(deps.sql, deliveryId)
+  // Nothing is to be delivered any more: who waits to do it is told.
+  if (delivery === null) await deps.temporal.signalDelivery(deliveryId)
+  else await deps.temporal.deliverWebhook(deliveryId, `${delivery.type} · ${new URL(delivery.url).host}`)
+}
+
 const send = async (deps: { sql: Sql; temporal: Temporal }, { kind, subject }: Batch): Promise<void> => {
   if (kind === 'start_session') await startSession(deps, subject)
   else if (kind === 'poke_pool') await deps.temporal.pokePool(subject)
+  else if (kind === 'deliver_webhook') await deliverWebhook(deps, subject)
   // Nobody there to hear it: an ended session needs nothing, a live one has lost its start.
   else if (!(await deps.temporal.signalSession(subject))) await startSession(deps, subject)
 }

@@ -59,7 +59,7 @@ export type TestApi = AsyncDisposable & {
     options?: { body?: unknown; headers?: Record<string, string>; signal?: AbortSignal },
   ): Promise<Answer<T>>
   urlOf(path: string): string
-  /** A running, warm sandbox in an agent's pool: a supervisor with the light harness. */
+  /** A running, warm sandbox in an agent's pool: a supervisor with its harness, `light` or `shell`. */
   warmSandbox(agentId: string): Promise<SandboxRow>
 }
 
@@ -88,7 +88,7 @@ const createDriver = (dir: string): LocalDriver =>
     host: '127.0.0.1',
     listen: '127.0.0.1',
     searchPath: process.env['PATH'] ?? '',
-    harnessDir: (id) => (id === 'light' ? HARNESS_DIRS.light : undefined),
+    harnessDir: (id) => (id === 'light' || id === 'shell' ? HARNESS_DIRS[id] : undefined),
   })
 
 const warmer =
@@ -146,7 +146,7 @@ const settings = (
   SANDBOX_DRIVER: 'local',
   LAP_DATA_DIR: given.dir,
   LOCAL_SANDBOX_DIR: path.join(given.dir, 'sandboxes'),
-  HARNESS_PATH: path.dirname(HARNESS_DIRS.light),
+  HARNESS_PATH: [HARNESS_DIRS.light, HARNESS_DIRS.shell].map((dir) => path.dirname(dir)).join(':'),
   TEMPORAL_ADDRESS: worker ? testTemporalAddress() : '127.0.0.1:9',
   // Workers share nothing with those of other tests on the same server.
   TEMPORAL_NAMESPACE: worker ? `api-${randomBytes(6).toString('hex')}` : 'lap',
@@ -174,6 +174,7 @@ const createDeps = (config: Config, database: TestDatabase, { logged, inspector 
     harnesses: [
       { id: 'light', supportsTui: false },
       { id: 'opencode', supportsTui: false },
+      { id: 'shell', supportsTui: true },
     ],
     log,
     metrics,

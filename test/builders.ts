@@ -4,10 +4,14 @@ import { createSession } from '../db/claims.ts'
 import type { NewSession } from '../db/claims.ts'
 import type { AgentRow } from '../db/entities/agent.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
+import type { WebhookRow } from '../db/entities/webhook.ts'
 import { reservePoolSandbox, sandboxWarm } from '../db/sandboxes.ts'
 import type { Sql } from '../db/sql.ts'
+import { insertWebhook } from '../db/webhooks.ts'
+import type { NewWebhook } from '../db/webhooks.ts'
 import { sandboxName } from '../domain/names.ts'
 import { ALLOW_ALL } from '../domain/permission.ts'
+import { WEBHOOK_EVENTS } from '../domain/webhook.ts'
 
 /** Template hash of agents that a test does not give another. */
 export const TEMPLATE = 'template-a'
@@ -63,3 +67,16 @@ export const buildWarmSandbox = async (
   })
   return (await sandboxWarm(sql, row!.id, over.endpoint ?? 'http://127.0.0.1:9'))!
 }
+
+/** One for all events of all agents, whose secret is stored as plain text. */
+export const buildWebhook = (sql: Sql, over: Partial<NewWebhook> = {}): Promise<WebhookRow> =>
+  insertWebhook(sql, {
+    id: randomUUID(),
+    url: 'https://example.com/hook',
+    events: [...WEBHOOK_EVENTS],
+    agent_id: null,
+    description: null,
+    enabled: true,
+    sealedSecret: `whsec_${Buffer.alloc(32, 1).toString('base64')}`,
+    ...over,
+  })

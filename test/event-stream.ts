@@ -8,7 +8,7 @@ export type OpenStream = {
   headers: Headers
   /** Ends with the stream. */
   frames: AsyncGenerator<WireFrame, void, undefined>
-  /** Frames until one that is wanted, that one included. Throws when the stream ends before, or after half a minute. */
+  /** Frames until one that is wanted, that one included. Throws when the stream ends before, or after a minute. */
   until(wanted: (frame: WireFrame) => boolean): Promise<WireFrame[]>
   /** All that is left of a stream that ends by itself. */
   rest(): Promise<WireFrame[]>
@@ -56,7 +56,7 @@ export const openStream = async (
   const asides: string[] = []
   const frames = framesOf(response, asides)
   const collect = async (wanted: ((frame: WireFrame) => boolean) | null): Promise<WireFrame[]> => {
-    const timer = setTimeout(() => closing.abort(new Error('the stream had no such frame within 30 s')), 30_000)
+    const timer = setTimeout(() => closing.abort(new Error('the stream had no such frame within a minute')), 60_000)
     const seen: WireFrame[] = []
     try {
       for (;;) {

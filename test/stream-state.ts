@@ -39,8 +39,11 @@ type Frame = {
 
 const codeOf = (error: unknown): string | null => (error as { code: string } | null | undefined)?.code ?? null
 
-/** Puts together what a client shows, from the frames of `…/events`, which begin with the log's start, or with a snapshot. */
-export const createClientState = (from: 'log' | 'snapshot') => {
+/**
+ * Puts together what a client shows, from the frames of `…/events`, which begin with the log's start, or with a snapshot.
+ * @param earlier what `…/messages` gives, for the log of a fork: what was said before it is not in its log
+ */
+export const createClientState = (from: 'log' | 'snapshot', earlier: Snapshot['messages'] = []) => {
   const session: ClientView['session'] = {
     status: 'creating',
     attempt: 0,
@@ -58,6 +61,11 @@ export const createClientState = (from: 'log' | 'snapshot') => {
     Object.assign(session, { status, attempt, end_reason, max_turns, limit_reached })
     for (const { id } of asked) permissions.add(id)
     if (shown.needs_input !== asked.length > 0) throw new Error('the session does not say what its permissions say')
+    tell(messages)
+    running = turn === null ? null : { id: turn.turn_id, reply: createReplyCollector(turn) }
+  }
+
+  const tell = (messages: Snapshot['messages']): void => {
     let last: ShownTurn | undefined
     for (const { info, parts } of messages)
       if (info['role'] === 'user') {
@@ -70,7 +78,6 @@ export const createClientState = (from: 'log' | 'snapshot') => {
         }
         turns.set(last.id, last)
       } else if (last !== undefined) last.reply = { id: info['id'], parts }
-    running = turn === null ? null : { id: turn.turn_id, reply: createReplyCollector(turn) }
   }
 
   const finish = ({ turn_id, status, error }: Data): void => {
@@ -103,6 +110,7 @@ export const createClientState = (from: 'log' | 'snapshot') => {
   const own = (type: string, data: Data): void => {
     if (type === 'session.ready') session.status = 'ready'
     if (type === 'session.ready' || type === 'sandbox_moved') session.attempt = data.attempt
+    if (type === 'session.forked') tell(earlier)
     if (type === 'session.ended') {
       session.status = data.code === undefined ? 'dead' : 'failed'
       session.end_reason = data.end_reason

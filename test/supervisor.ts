@@ -12,7 +12,8 @@ import type {
   SupervisorStateFile,
   TurnResult,
 } from '../domain/supervisor-protocol.ts'
-import type { SupervisorClient, SupervisorTarget } from '../sandbox/supervisor-client.ts'
+import type { SupervisorTarget } from '../sandbox/supervisor-calls.ts'
+import type { SupervisorClient } from '../sandbox/supervisor-client.ts'
 import { sandboxToken } from '../sandbox/token.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -22,8 +23,12 @@ export const HARNESS_DIRS = {
   light: path.join(root, 'bench', 'harness', 'light'),
   'claude-agent-sdk': path.join(root, 'harness', 'claude-agent-sdk'),
   codex: path.join(root, 'harness', 'codex'),
+  'claude-code': path.join(root, 'harness', 'claude-code'),
+  'codex-terminal': path.join(root, 'harness', 'codex-terminal'),
   opencode: path.join(root, 'harness', 'opencode'),
   'qwen-code': path.join(root, 'harness', 'qwen-code'),
+  /** A terminal with bash in it. */
+  shell: path.join(root, 'test', 'terminal', 'harness', 'shell'),
 }
 
 /** A running `bin/supervisor.ts`. */

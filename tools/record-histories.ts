@@ -20,7 +20,12 @@ const fileOf = (history: { events: unknown[] }): string =>
   `{"events":[\n${history.events.map((event) => JSON.stringify(event)).join(',\n')}\n]}\n`
 
 await using stack = await startStack({
-  env: { WARM_POOL_SIZE: '2', WARM_POOL_MAX_PROVISIONING: '1', WARM_POOL_TTL_MINUTES: '1' },
+  env: {
+    WARM_POOL_SIZE: '2',
+    WARM_POOL_MAX_PROVISIONING: '1',
+    WARM_POOL_TTL_MINUTES: '1',
+    WEBHOOK_ALLOW_PRIVATE_TARGETS: 'true',
+  },
   // A long history is one of 4,096 entries; here it is one of 150, so that the recording is short.
   temporalSettings: { 'limit.historyCount.suggestContinueAsNew': '150' },
 })

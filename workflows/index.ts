@@ -2,3 +2,4 @@
 export { janitor } from './janitor.ts'
 export { pool } from './pool.ts'
 export { session } from './session.ts'
+export { webhook } from './webhook.ts'

@@ -11,10 +11,11 @@ export const poke = defineSignal('poke')
 /** State carried over continue-as-new. Small and versioned; fields are only ever added. */
 export type SessionInput = { v: 1; sessionId: string }
 export type PoolInput = { v: 1; agentId: string }
+export type WebhookInput = { v: 1; deliveryId: string }
 
 /** Found by the name in lists of the Temporal UI; made in the namespace when a worker starts. */
 export const agentIdAttribute = defineSearchAttributeKey('LapAgentId', SearchAttributeType.KEYWORD)
 export const statusAttribute = defineSearchAttributeKey('LapStatus', SearchAttributeType.KEYWORD)
 
 /** Types of the workflows, as `workflows/index.ts` exports them. */
-export const WORKFLOWS = { session: 'session', pool: 'pool', janitor: 'janitor' } as const
+export const WORKFLOWS = { session: 'session', pool: 'pool', janitor: 'janitor', webhook: 'webhook' } as const

@@ -183,7 +183,45 @@ describe('what a session does next', () => {
     ['an ended one ends', ready({ status: 'dead', turn }), nothing, { do: 'end' }],
     ['a failed one ends', creating({ status: 'failed', creatingDeadlineAt: now }), nothing, { do: 'end' }],
   ])('%s', (_, view, spent, step) => {
-    expect(nextStep(view, spent, now)).toEqual(step)
+    expect(nextStep(view, spent, now, false)).toEqual(step)
+  })
+})
+
+describe('checkpoints', () => {
+  const due = { checkpointAt: now - 1 }
+  const idle = ready().idleAt - now
+  test.each<[string, SessionView, boolean, SessionStep]>([
+    ['is taken when the turn is over', ready(due), false, { do: 'checkpoint' }],
+    [
+      'goes before a message that waits',
+      ready({ ...due, turn: { ...turn, status: 'queued' } }),
+      false,
+      { do: 'checkpoint' },
+    ],
+    [
+      'holds nothing up while it is taken',
+      ready({ ...due, turn: { ...turn, status: 'queued' } }),
+      true,
+      { do: 'turn', turnId: turn.id, sandboxId: 'sandbox-1' },
+    ],
+    [
+      'waits for the turn that runs',
+      ready({ ...due, turn: { ...turn, status: 'running' } }),
+      false,
+      { do: 'turn', turnId: turn.id, sandboxId: 'sandbox-1' },
+    ],
+    ['is taken once at a time', ready(due), true, { do: 'wait', ms: idle, until: 'idle_timeout' }],
+    [
+      'that failed is waited for, and no longer than the session lives',
+      ready({ checkpointAt: now + 1_000 }),
+      false,
+      { do: 'wait', ms: 1_000, until: 'idle_timeout' },
+    ],
+    ['has to wait for another sandbox', ready({ ...due, sandbox: null }), false, { do: 'obtain', warm: true }],
+    ['is not taken of a session whose time is over', ready({ ...due, maxAgeAt: now }), false, { do: 'expire' }],
+    ['is taken by a restart itself', ready({ ...due, restart: true }), false, { do: 'leave' }],
+  ])('a checkpoint %s', (_, view, storing, step) => {
+    expect(nextStep(view, nothing, now, storing)).toEqual(step)
   })
 })
 

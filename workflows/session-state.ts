@@ -13,6 +13,10 @@ export type SessionStep =
   | { do: 'provision'; sandboxId: string }
   | { do: 'bind'; sandboxId: string }
   | { do: 'turn'; turnId: string; sandboxId: string }
+  /** Behind the last turn; the next one may begin meanwhile. */
+  | { do: 'checkpoint' }
+  /** A restart: a last checkpoint, then another sandbox. */
+  | { do: 'leave' }
   | { do: 'wait'; ms: number; until: 'idle_timeout' | 'max_lifetime' }
 
 /** Sandboxes that this start used up. Not durable: what is lost is a little patience. */
@@ -49,8 +53,15 @@ const deadlineOf = (view: SessionView): { at: number; until: 'idle_timeout' | 'm
     ? { at: view.idleAt, until: 'idle_timeout' }
     : { at: view.maxAgeAt, until: 'max_lifetime' }
 
-/** @param now milliseconds since 1970 */
-export const nextStep = (view: SessionView, spent: Spent, now: number): SessionStep => {
+/** A checkpoint is due, and nothing is in its way. @param storing one is being taken now */
+const checkpointDue = ({ checkpointAt, turn }: SessionView, now: number, storing: boolean): boolean =>
+  checkpointAt !== undefined && checkpointAt <= now && turn?.status !== 'running' && !storing
+
+/**
+ * @param now milliseconds since 1970
+ * @param storing a checkpoint is being taken now
+ */
+export const nextStep = (view: SessionView, spent: Spent, now: number, storing: boolean): SessionStep => {
   if (isEnded(view.status)) return { do: 'end' }
   if (view.status === 'creating' && view.creatingDeadlineAt <= now) {
     const last = spent.lastFailure === null ? '' : `; the last failure: ${spent.lastFailure.message}`
@@ -62,10 +73,13 @@ export const nextStep = (view: SessionView, spent: Spent, now: number): SessionS
   if (sandbox.state === 'provisioning') return { do: 'provision', sandboxId: sandbox.id }
   if (sandbox.state !== 'claimed') return obtainOr(view, spent)
   if (view.boundAttempt < view.attempt) return { do: 'bind', sandboxId: sandbox.id }
+  if (view.restart === true) return { do: 'leave' }
+  if (checkpointDue(view, now, storing)) return { do: 'checkpoint' }
   if (view.turn !== null) return { do: 'turn', turnId: view.turn.id, sandboxId: sandbox.id }
   const { at, until } = deadlineOf(view)
   if (at <= now) return { do: 'expire' }
-  return { do: 'wait', ms: Math.max(shortestWaitMs, at - now), until }
+  const look = view.checkpointAt === undefined || storing ? at : Math.min(at, view.checkpointAt)
+  return { do: 'wait', ms: Math.max(shortestWaitMs, look - now), until }
 }
 
 /** Whether a step that takes long is still wanted, by what the database says now. */
@@ -91,6 +105,8 @@ const WAITING: Record<SessionStep['do'], string> = {
   provision: 'its sandbox to start',
   bind: 'its sandbox to take it on',
   turn: 'the harness to answer',
+  checkpoint: 'its checkpoint to be taken',
+  leave: 'its sandbox to be given up',
   wait: 'a message',
 }
 

@@ -15,6 +15,7 @@ import type { SessionView } from '../activities/session.ts'
 import { continueAsNewEvents } from '../domain/limits.ts'
 import { statusAttribute, wake } from './messages.ts'
 import type { SessionInput } from './messages.ts'
+import { createCheckpoints } from './checkpoints.ts'
 import { createMarks } from './marks.ts'
 import { createRemovals } from './removals.ts'
 import { describeSession, isWanted, lookAgainIn, nextStep, shortestWaitMs } from './session-state.ts'
@@ -39,6 +40,10 @@ const createSteps = (sessionId: string) => {
   let spent = nothingSpent()
   const removals = createRemovals(() => {})
   const marks = createMarks()
+  const onWake = (): void => {
+    woken = true
+  }
+  const checkpoints = createCheckpoints(sessionId, onWake)
 
   const load = async (): Promise<SessionView | null> => {
     woken = false
@@ -92,19 +97,21 @@ const createSteps = (sessionId: string) => {
     else if (step.do === 'bind') await bind()
     else if (step.do === 'turn')
       await watched(step, view, () => turning.runTurn({ turnId: step.turnId, sandboxId: step.sandboxId }))
+    else if (step.do === 'checkpoint') await checkpoints.take(() => woken)
+    else if (step.do === 'leave') await checkpoints.leave()
     else if (step.do === 'expire') await expire()
     else if (step.do === 'fail') await quick.failSession(sessionId, { code: step.code, reason: step.reason })
     else if (step.do === 'wait') await condition(() => woken, step.ms)
   }
 
   return {
-    onWake: () => {
-      woken = true
-    },
+    onWake,
     load,
-    next: (view: SessionView): SessionStep => nextStep(view, spent, Date.now()),
+    next: (view: SessionView): SessionStep => nextStep(view, spent, Date.now(), checkpoints.isRunning()),
     act,
-    removed: () => removals.done(),
+    isStoring: checkpoints.isRunning,
+    /** What goes on behind the steps is over. */
+    settled: (): Promise<unknown> => Promise.all([removals.done(), checkpoints.done()]),
   }
 }
 
@@ -120,8 +127,10 @@ const createDisplay = () => {
   }
 }
 
-const isLong = (): boolean => {
+/** @param busy something goes on behind the steps; waiting for it would hold up turns, so it is let run for as long again */
+const isLong = (busy: boolean): boolean => {
   const { continueAsNewSuggested, historyLength } = workflowInfo()
+  if (busy) return historyLength > 2 * continueAsNewEvents
   return continueAsNewSuggested || historyLength > continueAsNewEvents
 }
 
@@ -141,8 +150,8 @@ export async function session(input: SessionInput): Promise<void> {
       const step = steps.next(view)
       show(view, step)
       if (step.do === 'end') return
-      if (isLong()) {
-        await steps.removed()
+      if (isLong(steps.isStoring())) {
+        await steps.settled()
         await condition(allHandlersFinished)
         await continueAsNew<typeof session>(input)
       }
@@ -160,6 +169,6 @@ export async function session(input: SessionInput): Promise<void> {
   await CancellationScope.nonCancellable(async () => {
     const last = await steps.load()
     if (last !== null) show(last, { do: 'end' })
-    await steps.removed()
+    await steps.settled()
   })
 }

@@ -1,10 +1,12 @@
 import { ActivityCancellationType, proxyActivities, proxyLocalActivities } from '@temporalio/workflow'
 import type { Activities } from '../activities/index.ts'
 import {
+  checkpointStoreTimeoutMs,
   janitorHeartbeatMs,
   provisionHeartbeatTimeoutMs,
   sandboxReadyTimeoutMs,
   turnHeartbeatMs,
+  webhookTimeoutMs,
 } from '../domain/limits.ts'
 
 /**
@@ -37,11 +39,25 @@ export const starting = proxyActivities<Activities>({
   retry,
 })
 
+/** Takes a checkpoint and stores it. Its failures are written down with the time of the next try; these tries are for workers that die. */
+export const storing = proxyActivities<Activities>({
+  startToCloseTimeout: checkpointStoreTimeoutMs + 60_000,
+  heartbeatTimeout: turnHeartbeatMs,
+  retry: { ...retry, maximumAttempts: 5 },
+})
+
 /** As long as the harness works; the session's maximum age ends it. A silent worker is replaced after the heartbeat. */
 export const turning = proxyActivities<Activities>({
   startToCloseTimeout: '30d',
   heartbeatTimeout: turnHeartbeatMs,
   cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+  retry,
+})
+
+/** One try: the call, and what is written before and after it. */
+export const delivering = proxyActivities<Activities>({
+  startToCloseTimeout: webhookTimeoutMs + 45_000,
+  heartbeatTimeout: provisionHeartbeatTimeoutMs,
   retry,
 })
 

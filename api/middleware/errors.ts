@@ -42,12 +42,21 @@ export const errorBody = (error: unknown, requestId: string) => {
   }
 }
 
-const answer = (ctx: Context, error: unknown): void => {
+/** How an error is answered. */
+export const answerOf = (error: unknown, requestId: string) => {
   const { code, retryAfterSeconds } = known(error)
-  ctx.status = error instanceof CodedError ? error.status : STATUS_OF[code]
-  if (retryAfterSeconds !== undefined) ctx.set('Retry-After', String(Math.max(1, Math.ceil(retryAfterSeconds))))
-  if (code === 'unauthorized') ctx.set('WWW-Authenticate', 'Bearer')
-  ctx.body = errorBody(error, ctx.state.requestId)
+  const headers: Record<string, string> = {}
+  if (retryAfterSeconds !== undefined) headers['Retry-After'] = String(Math.max(1, Math.ceil(retryAfterSeconds)))
+  if (code === 'unauthorized') headers['WWW-Authenticate'] = 'Bearer'
+  const status = error instanceof CodedError ? error.status : STATUS_OF[code]
+  return { status, headers, body: errorBody(error, requestId) }
+}
+
+const answer = (ctx: Context, error: unknown): void => {
+  const { status, headers, body } = answerOf(error, ctx.state.requestId)
+  ctx.status = status
+  ctx.set(headers)
+  ctx.body = body
 }
 
 /** Everything thrown below becomes `{error, code, details?, request_id}`; a path that nobody answered becomes our 404. */

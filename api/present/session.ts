@@ -14,6 +14,9 @@ const preview = (text: string | null): string | null => {
 
 const iso = (time: Date | null): string | null => time?.toISOString() ?? null
 
+/** Where its terminal is. */
+export const terminalPath = (id: string): string => `/api/v1/managed_agents/sessions/${id}/tty`
+
 export type Shown = {
   sandbox: Pick<SandboxRow, 'name' | 'endpoint' | 'harness_id'> | null
   /** What the user said first: stands in for a title. */
@@ -43,7 +46,8 @@ export const presentSession = (
   sandbox_url: sandbox?.endpoint ?? null,
   sandboxes: sandbox?.endpoint ? { [sandbox.name]: sandbox.endpoint } : null,
   task_arn: sandbox?.name ?? null,
-  tty_url: null,
+  tty_url: row.status === 'ready' && supportsTui(deps, sandbox?.harness_id) ? terminalPath(row.id) : null,
+  // The reference's, which opens every session's. Here each opening has a ticket of its own.
   tty_token: null,
   supports_tui: supportsTui(deps, sandbox?.harness_id),
   response: null,
@@ -56,6 +60,7 @@ export const presentSession = (
   max_cost_usd: row.max_cost_usd,
   limit_reached: row.limit_reached,
   usage: row.usage,
+  forked_from: row.forked_from,
   failure_code: row.failure_code,
   failure_reason: row.failure_reason,
   end_reason: row.end_reason,

@@ -1,17 +1,19 @@
 import { getSandbox, sandboxAddresses } from '../../db/sandboxes.ts'
+import { requestRestart } from '../../db/restart.ts'
 import { waitingForInput } from '../../db/permissions.ts'
 import { abortTurns } from '../../db/queue.ts'
 import { changeLimits } from '../../db/session-limits.ts'
 import { firstText } from '../../db/thread.ts'
 import { endSession } from '../../db/session-end.ts'
 import { getSession, listSessions } from '../../db/sessions.ts'
-import type { SessionCursor } from '../../db/sessions.ts'
 import type { SessionRow } from '../../db/entities/session.ts'
 import { AppError } from '../../domain/errors.ts'
 import { bindTimeoutMs, waitReadyMaxMs } from '../../domain/limits.ts'
 import { isId } from '../../domain/names.ts'
 import { sessionEnded } from '../../telemetry/events.ts'
+import { checkFirstMessage } from '../agent-input.ts'
 import { createAgentSession } from '../create-session.ts'
+import { cursorOf, NEXT_CURSOR, readCursor } from '../cursor.ts'
 import type { ApiDeps } from '../deps.ts'
 import { findLiveSession, findSession } from '../find.ts'
 import { waitFor } from '../follow.ts'
@@ -30,14 +32,14 @@ import {
   SessionListQuery,
   SessionPatch,
 } from '../schemas/session.ts'
-import { leaveSandbox } from '../turns.ts'
 import { findAgent } from './agents.ts'
 
 const AGENTS = '/api/v1/managed_agents/agents'
 const BASE = '/api/v1/managed_agents/sessions'
 const tag = 'sessions'
 
-const inFull = async (deps: ApiDeps, session: SessionRow) => {
+/** With its sandbox, its first words, and whether it waits for a person. */
+export const inFull = async (deps: ApiDeps, session: SessionRow) => {
   const [sandbox, text, waiting] = await Promise.all([
     session.sandbox_id === null ? null : getSandbox(deps.sql, session.sandbox_id),
     session.title === null ? firstText(deps.sql, session.id) : null,
@@ -47,7 +49,7 @@ const inFull = async (deps: ApiDeps, session: SessionRow) => {
 }
 
 /** The session as soon as it has left `creating`, or as it is after the time. */
-const settled = async (
+export const settled = async (
   deps: ApiDeps,
   session: SessionRow,
   { signal, timeoutMs }: { signal: AbortSignal; timeoutMs: number },
@@ -81,6 +83,7 @@ const create = (deps: ApiDeps): Route => {
       if (ctx.res.closed) answered()
       // A known key is answered also when its agent has been deleted since; without a session of that key it is not found.
       const agent = await findAgent(deps, params.id, { deletedToo: idempotencyKey !== null })
+      checkFirstMessage(deps, agent.harness_id, body)
       const request = { body, idempotencyKey, log: ctx.state.log }
       const { session, sandbox, replayed } = await createAgentSession(deps, agent, request)
       if (replayed) ctx.set('Idempotent-Replayed', 'true')
@@ -101,19 +104,6 @@ const create = (deps: ApiDeps): Route => {
   })
 }
 
-const cursorOf = ({ created_at, id }: SessionRow): string =>
-  Buffer.from(`${created_at.toISOString()} ${id}`).toString('base64url')
-
-const readCursor = (text: string): SessionCursor => {
-  const [time = '', id = ''] = Buffer.from(text, 'base64url').toString().split(' ')
-  const createdAt = new Date(time)
-  if (Number.isNaN(createdAt.getTime()) || !isId(id))
-    throw new AppError('invalid', 'query.cursor: must be the X-Next-Cursor of a page', {
-      details: [{ path: 'query.cursor', message: 'must be the X-Next-Cursor of a page' }],
-    })
-  return { createdAt, id }
-}
-
 const list = (deps: ApiDeps): Route =>
   route({
     method: 'get',
@@ -128,7 +118,7 @@ const list = (deps: ApiDeps): Route =>
         status: 200,
         description: 'A page of sessions',
         schema: SessionList,
-        headers: { 'X-Next-Cursor': 'Cursor of the next page; absent after the last one.' },
+        headers: NEXT_CURSOR,
       },
     ],
     async handle(ctx, { query }) {
@@ -233,14 +223,16 @@ const restart = (deps: ApiDeps): Route =>
     operationId: 'restartSession',
     tag,
     summary: 'Move a session to a new sandbox',
-    description: 'The conversation goes on; a turn that runs is interrupted.',
+    description:
+      'The conversation goes on, with the files as they were behind its last turn: see `checkpoints`. A turn that runs is interrupted.',
     replies: [{ status: 200, description: 'The session, on its way', schema: Session }],
     errors: ['not_found', 'conflict', 'gone'],
     async handle(ctx, { params }) {
       const session = await findLiveSession(deps, params.id)
       if (session.status === 'creating')
         throw new AppError('conflict', `session ${session.id} is still being created; delete it if it takes too long`)
-      await leaveSandbox(deps, session)
+      await requestRestart(deps.sql, session.id)
+      deps.outbox.kick()
       ctx.body = await inFull(deps, await findSession(deps, session.id))
     },
   })

@@ -49,8 +49,11 @@ export const Session = z
     sandbox_url: z.string().nullable(),
     sandboxes: z.record(z.string(), z.string()).nullable(),
     task_arn: z.string().nullable().describe('Name of the sandbox.'),
-    tty_url: z.string().nullable(),
-    tty_token: z.string().nullable(),
+    tty_url: z
+      .string()
+      .nullable()
+      .describe('Its terminal, below the base URL, while it is ready and has one: see `tty-ticket`.'),
+    tty_token: z.null().describe('Always null: a terminal is opened with a ticket.'),
     supports_tui: z.boolean(),
     response: Json.nullable(),
     attempt: z.int().describe('Sandboxes this session has had.'),
@@ -74,6 +77,14 @@ export const Session = z
         cost_usd: z.number().nullable().describe('null: the gateway has told no cost.'),
       })
       .describe('Of all turns that are over, as far as it is known: what a turn used whose sandbox was lost is not.'),
+    forked_from: z
+      .object({
+        session_id: Id,
+        checkpoint_id: Id,
+        turn_id: Id.describe('Of that session; the last one that this one knows.'),
+      })
+      .nullable()
+      .describe('The checkpoint of another session that this one began with.'),
     failure_code: z.string().nullable(),
     failure_reason: z.string().nullable(),
     end_reason: z.string().nullable(),

@@ -12,7 +12,7 @@ export const startRealNodeServers = async (api: 'sandbox' | 'pod'): Promise<Serv
   const able = await canRunNode()
   if (!able.ok) throw new Error(`A real node cannot run here: ${able.reason}`)
   await using cleanup = new AsyncDisposableStack()
-  const { cluster, kube, image, node, repository } = cleanup.use(await startRealCluster())
+  const { cluster, kube, images, node, repository } = cleanup.use(await startRealCluster(['opencode']))
   const namespace = await makeNamespace(kube)
   if (api === 'sandbox')
     cleanup.use(await startSandboxController({ kubeconfig: cluster.kubeconfig.controller, namespace }))
@@ -23,7 +23,7 @@ export const startRealNodeServers = async (api: 'sandbox' | 'pod'): Promise<Serv
     K8S_NAMESPACE: namespace,
     K8S_SANDBOX_API: api,
     K8S_ACCESS: 'pod-ip',
-    K8S_HARNESS_IMAGE: image.name,
+    K8S_HARNESS_IMAGE: images['opencode'] ?? '',
     K8S_IMAGE_PULL_POLICY: 'Never',
     PREINSTALLED_GITHUB_REPO: repository,
     WARM_POOL_MAX_PROVISIONING: '2',

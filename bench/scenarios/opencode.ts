@@ -1,51 +1,9 @@
 import type { Bench, Ready, Scenario } from '../bench.ts'
-import { type Client, deltaOf, nowMs, type Session } from '../client.ts'
-import type { BenchModel } from '../model.ts'
+import type { Session } from '../client.ts'
 import { type Figure, inTurn } from '../stats.ts'
+import { firstMessage, of, openCold } from './first-message.ts'
 
 const POOL = 2
-
-type Start = {
-  /** Request → ready. */
-  ready: number
-  /** First message → request at the model. */
-  prompt: number
-  /** First message → first word at the reader. */
-  word: number
-  /** Request → first word at the reader. */
-  whole: number
-}
-
-type Steps = {
-  open: () => Promise<Session>
-  /** Between the session and its first message. */
-  pause?: () => Promise<void>
-}
-
-/** Opens a session, sends the first message, and reads until the first word. */
-const start = async (
-  { client, model }: { client: Client; model: BenchModel },
-  { open, pause }: Steps,
-): Promise<Start> => {
-  const begin = nowMs()
-  const session = await open()
-  const ready = nowMs()
-  await pause?.()
-  const marker = `first-${session.id}`
-  const asked = model.asked(marker)
-  let word = Number.NaN
-  const reading = client.events(session.id, (event) => {
-    if (deltaOf(event) === null) return false
-    word = event.at
-    return true
-  })
-  const sentAt = nowMs()
-  const [prompt] = await Promise.all([asked, reading, client.send(session.id, marker)])
-  await client.end(session.id)
-  return { ready: ready - begin, prompt: prompt - sentAt, word: word - sentAt, whole: word - begin }
-}
-
-const of = (starts: Start[], what: keyof Start): number[] => starts.map((one) => one[what])
 
 const runWarm = async (bench: Bench): Promise<Figure[]> => {
   const ready: Ready = await bench.withPool('opencode', POOL)
@@ -54,12 +12,12 @@ const runWarm = async (bench: Bench): Promise<Figure[]> => {
   const open = (): Promise<Session> => ready.open()
   const atOnce = await inTurn(bench.count(10, 2), async () => {
     await ready.quiet()
-    return start({ client, model }, { open })
+    return firstMessage({ client, model }, { open })
   })
   // As by somebody who thinks before typing: the replacement of their sandbox has booted.
   const later = await inTurn(bench.count(10, 2), async () => {
     await ready.quiet()
-    return start({ client, model }, { open, pause: ready.quiet })
+    return firstMessage({ client, model }, { open, pause: ready.quiet })
   })
   return [
     {
@@ -87,15 +45,10 @@ const runCold = async (bench: Bench): Promise<Figure[]> => {
   const ready = await bench.withPool('opencode', 0)
   const { client, agentId } = ready
   const { model } = bench.servers
-  const open = async (): Promise<Session> => {
-    const session = await client.session(agentId, '?wait=ready')
-    if (session.status !== 'ready' || session.spawn_mode !== 'cold')
-      throw new Error(`expected a cold session, got ${session.status} ${session.spawn_mode}`)
-    return session
-  }
+  const open = (): Promise<Session> => openCold(client, agentId)
   const starts = await inTurn(bench.count(10, 2), async () => {
     await ready.quiet()
-    return start({ client, model }, { open })
+    return firstMessage({ client, model }, { open })
   })
   return [
     { name: 'cold opencode: request → ready', base: 'cold', samples: of(starts, 'ready'), reach: { p50: 5_000 } },

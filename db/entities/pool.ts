@@ -52,7 +52,7 @@ export const PoolState = defineEntity({
   },
 })
 
-export type OutboxKind = 'start_session' | 'signal_session' | 'poke_pool'
+export type OutboxKind = 'start_session' | 'signal_session' | 'poke_pool' | 'deliver_webhook'
 export type OutboxRow = { id: string; kind: OutboxKind; subject: string; attempts: number; created_at: Date }
 
 /** Workflow starts and signals to send, written in the transaction that made them necessary. */

@@ -18,6 +18,9 @@ export type SessionRequest = {
   files?: { path: string; content_base64: string }[]
 }
 
+/** The checkpoint that a session began with. */
+export type ForkedFrom = { session_id: string; checkpoint_id: string; turn_id: string }
+
 export type SessionRow = {
   id: string
   agent_id: string
@@ -60,6 +63,15 @@ export type SessionRow = {
   /** Set while it takes no more messages. */
   limit_reached: SessionLimit | null
   usage: SessionUsage
+  /** Number of the last turn behind which a checkpoint was stored, or will never be; 0: none. */
+  checkpoint_seq: number
+  /** In a row. */
+  checkpoint_failures: number
+  /** Not tried before then. */
+  checkpoint_retry_at: Date | null
+  /** Somebody wants it in another sandbox. */
+  restart_requested_at: Date | null
+  forked_from: ForkedFrom | null
 }
 
 export const Session = defineEntity({
@@ -102,5 +114,10 @@ export const Session = defineEntity({
     max_cost_usd: p.double().nullable(),
     limit_reached: p.text().nullable(),
     usage: p.json<SessionUsage>().defaultRaw(`'${JSON.stringify(noUsage)}'`),
+    checkpoint_seq: p.integer().defaultRaw('0'),
+    checkpoint_failures: p.integer().defaultRaw('0'),
+    checkpoint_retry_at: p.datetime(3).nullable(),
+    restart_requested_at: p.datetime(3).nullable(),
+    forked_from: p.json<ForkedFrom>().nullable(),
   },
 })

@@ -15,6 +15,7 @@ import { type Client, OpencodeRefused, createClient } from './client.ts'
 import { askedBy, replyOf, rulesetOf } from './permissions.ts'
 import { type ServerProcess, spawnServer } from './process.ts'
 import { PROVIDER } from './settings.ts'
+import { projectOf, restoreConversation, saveConversation } from './store.ts'
 import { type TurnWatch, createTurnWatch, failureText } from './turn-watch.ts'
 
 /** A request that arrives while opencode boots may hang for minutes, so it is asked again. */
@@ -83,6 +84,9 @@ type Api = {
   /** By conversation; `ready`: opencode has taken them. */
   bound: Map<string, { settings: SessionSettings; ready: Promise<void> }>
   modelID: string
+  home: string
+  /** Conversations that may hold a tool call that an end of the process has cut off. */
+  used: Set<string>
   log(line: string): void
 }
 
@@ -149,11 +153,13 @@ const applySettings = async (api: Api, conversation: string, { mcp, permissions 
 const conversations = (api: Api): Omit<Harness, 'start' | 'pid' | 'stop'> => {
   const model = { providerID: PROVIDER, modelID: api.modelID }
   const client = (): Client => api.running().client
-  return {
+  const calls: ReturnType<typeof conversations> = {
     async open() {
       // With a title of ours it does not ask the model for one.
       const body = { title: 'Session' }
-      return (await client().call<{ id: string }>({ method: 'POST', path: '/session', body })).id
+      const { id } = await client().call<{ id: string }>({ method: 'POST', path: '/session', body })
+      api.used.add(id)
+      return id
     },
     async bind(conversation, settings) {
       const ready = applySettings(api, conversation, settings)
@@ -181,9 +187,24 @@ const conversations = (api: Api): Omit<Harness, 'start' | 'pid' | 'stop'> => {
       return runTurn(api, conversation, { model, parts, ...(system === null ? {} : { system }) })
     },
     cancel: async (conversation) => abort(client(), conversation),
+    save: (conversation, folder) => saveConversation(api.home, conversation, folder),
+    async adopt(conversation, folder) {
+      const spare = await calls.open()
+      const project = projectOf(api.home, spare)
+      await calls.close(spare)
+      if (!(await restoreConversation(api.home, folder, project))) return false
+      await closeCutOffTools(client(), conversation)
+      api.used.add(conversation)
+      return true
+    },
     messages: async (conversation) => client().call({ method: 'GET', path: `/session/${conversation}/message` }),
-    close: async (conversation) => client().call({ method: 'DELETE', path: `/session/${conversation}` }),
+    async close(conversation) {
+      await client().call({ method: 'DELETE', path: `/session/${conversation}` })
+      api.used.delete(conversation)
+      api.bound.delete(conversation)
+    },
   }
+  return calls
 }
 
 /** opencode over its HTTP API: https://opencode.ai/docs/server */
@@ -191,8 +212,6 @@ export const createOpencode = (context: HarnessContext): Harness => {
   const password = randomBytes(24).toString('base64url')
   const log = (line: string): void => context.log(line)
   const watches = new Set<TurnWatch>()
-  /** Conversations that may hold a tool call that an end of the process has cut off. */
-  const used = new Set<string>()
   let running: Running | null = null
   /** The latest process, also while it starts. */
   let latest: ServerProcess | null = null
@@ -203,7 +222,15 @@ export const createOpencode = (context: HarnessContext): Harness => {
     return running
   }
 
-  const api: Api = { running: current, watches, bound: new Map(), modelID: context.gateway.model, log }
+  const api: Api = {
+    running: current,
+    watches,
+    bound: new Map(),
+    modelID: context.gateway.model,
+    home: context.home,
+    used: new Set(),
+    log,
+  }
 
   const onEvent = (own: Running, event: HarnessEvent): void => {
     /** It is settled by the settings; a plug-in of the repository may ask all the same, and nobody would answer. */
@@ -237,24 +264,13 @@ export const createOpencode = (context: HarnessContext): Harness => {
     void process.exited.then((exit) => onEnd(own, exit))
     await untilAnswers(own)
     await listen(own, (event) => onEvent(own, event), log)
-    for (const conversation of used) await closeCutOffTools(own.client, conversation)
+    for (const conversation of api.used) await closeCutOffTools(own.client, conversation)
     running = own
     for (const { settings } of api.bound.values()) await addServers(api, settings.mcp)
   }
 
-  const calls = conversations(api)
   return {
-    ...calls,
-    async open() {
-      const conversation = await calls.open()
-      used.add(conversation)
-      return conversation
-    },
-    async close(conversation) {
-      await calls.close(conversation)
-      used.delete(conversation)
-      api.bound.delete(conversation)
-    },
+    ...conversations(api),
     start,
     pid: () => running?.process.pid ?? null,
     async stop() {

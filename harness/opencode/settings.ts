@@ -1,16 +1,11 @@
 import path from 'node:path'
 import type { HarnessContext } from '../../supervisor/harness.ts'
+import { modelLimitOf } from '../../supervisor/model-limit.ts'
 
 export const PROVIDER = 'litellm'
 
-/**
- * The session's model is not known when opencode starts, so it knows one name, and these limits have to suit whatever is behind it: an output that
- * every current coding model accepts, and a context after which it sums up the conversation by itself.
- */
-const MODEL_LIMIT = { context: 128_000, output: 16_384 }
-
 /** opencode's configuration. Nobody sits in front of it: what it may do is allowed, and it has no way to ask. */
-const configuration = ({ gateway }: HarnessContext): object => ({
+const configuration = ({ gateway, env }: HarnessContext): object => ({
   share: 'disabled',
   autoupdate: false,
   snapshot: false,
@@ -31,7 +26,7 @@ const configuration = ({ gateway }: HarnessContext): object => ({
           tool_call: true,
           attachment: true,
           modalities: { input: ['text', 'image', 'pdf'], output: ['text'] },
-          limit: MODEL_LIMIT,
+          limit: modelLimitOf(env),
         },
       },
     },

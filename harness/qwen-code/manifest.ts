@@ -1,13 +1,22 @@
 import path from 'node:path'
 import type { HarnessContext, HarnessManifest } from '../../supervisor/harness.ts'
+import { modelLimitOf } from '../../supervisor/model-limit.ts'
 
 /** How long a model may think is the gateway's business. The greatest delay that a timer takes. */
 const timeoutMs = 2 ** 31 - 1
 
 /** https://qwenlm.github.io/qwen-code-docs/en/users/configuration/settings */
-const settings = ({ gateway }: HarnessContext): object => ({
+const settings = ({ gateway, env }: HarnessContext): object => ({
   security: { auth: { selectedType: 'openai' }, folderTrust: { enabled: false } },
-  model: { name: gateway.model, generationConfig: { timeout: timeoutMs, modalities: { image: true, pdf: true } } },
+  model: {
+    name: gateway.model,
+    generationConfig: {
+      timeout: timeoutMs,
+      modalities: { image: true, pdf: true },
+      contextWindowSize: modelLimitOf(env).context,
+      samplingParams: { max_tokens: modelLimitOf(env).output },
+    },
+  },
   // Tools that the model has to look for first: not every model does.
   tools: { toolSearch: { enabled: false } },
   general: { disableAutoUpdate: true, disableUpdateNag: true, enableAutoUpdate: false },
@@ -40,6 +49,10 @@ const manifest: HarnessManifest = {
     },
     files: { '.qwen/settings.json': JSON.stringify(settings(context)) },
     instructionsFile: '.qwen/QWEN.md',
+    sessionFiles: (session, workspace) => [
+      `.qwen/projects/${workspace.replaceAll(/[^a-zA-Z0-9]/g, '-')}/chats/${session}.jsonl`,
+    ],
+    workspaceField: 'cwd',
     modes: { unattended: 'yolo', asking: 'default' },
   }),
 }

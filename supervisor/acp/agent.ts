@@ -8,8 +8,17 @@ export type AcpAgent = {
   files?: Record<string, string>
   /** `_meta` of `session/new` and `session/load`. */
   sessionMeta?: Record<string, unknown>
+  /** Title of every session; for agents that would ask the model for one. */
+  title?: string
   /** Session modes: one that never asks, and one that asks for whatever changes something. */
   modes?: { unattended: string; asking: string }
   /** Path below its home of the file in which it looks for instructions when a session is opened; for agents that take no system prompt over ACP. */
   instructionsFile?: string
+  /**
+   * Where below its home it keeps a session: files and folders, `*` for any name. Those of one workspace are those of another one, in the same order.
+   * Without it no conversation can be taken to another sandbox.
+   */
+  sessionFiles?: (session: string, workspace: string) => string[]
+  /** Field of each line of these files that names the workspace, where the agent loads a session in that one only. */
+  workspaceField?: string
 }

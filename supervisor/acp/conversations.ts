@@ -5,7 +5,7 @@ import type { TurnReply } from '../../domain/turn.ts'
 import { type HarnessContext, HarnessGone, type SessionSettings } from '../harness.ts'
 import type { AcpAgent } from './agent.ts'
 import type { Connection } from './connection.ts'
-import { openSessionNames } from './session-names.ts'
+import { createSessionFiles } from './session-files.ts'
 import { type Sessions, createSessions, needsOwnSession } from './sessions.ts'
 import { type Thread, createThread } from './thread.ts'
 import { refusalText } from './turn.ts'
@@ -17,6 +17,8 @@ export type Conversation = {
   settings: SessionSettings | null
   /** The agent has it in its files. */
   used: boolean
+  /** It is one of another sandbox, which the agent has yet to load. */
+  isToLoad: boolean
   thread: Thread
   /** Told to the agent with the next message, and to nobody else. */
   preamble: string[]
@@ -33,6 +35,9 @@ export type Conversations = {
   ofSession(session: string): Conversation | undefined
   open(): Promise<string>
   bind(id: string, settings: SessionSettings): void
+  save(id: string, folder: string): Promise<void>
+  /** @returns whether the agent could load it */
+  adopt(id: string, folder: string): Promise<boolean>
   /** After a restart: what the agent has in its files goes on, what it has not begins anew. */
   restore(): Promise<void>
   close(id: string): Promise<void>
@@ -51,30 +56,39 @@ export type ConversationsDeps = { agent: AcpAgent; context: HarnessContext; conn
 
 /** A conversation's session, opened or taken up. */
 const createOpening = ({ context }: ConversationsDeps, sessions: Sessions) => {
-  const names = openSessionNames(context.home)
-
   const open = async (own: Conversation): Promise<void> => {
     own.session = await sessions.open(own.settings)
-    names.set(own.id, own.session)
     if (own.settings?.system != null && sessions.tellsPrompt()) own.preamble.unshift(own.settings.system)
   }
+  const load = async (own: Conversation, session: string): Promise<void> => {
+    own.loading = true
+    own.isToLoad = false
+    own.session = session
+    own.thread.beginReplay()
+    try {
+      await sessions.load(session, own.settings)
+    } finally {
+      own.loading = false
+    }
+  }
+  const loadOrOpen = async (own: Conversation, session: string): Promise<void> => {
+    const known = own.thread.messages()
+    try {
+      await load(own, session)
+    } catch (error) {
+      if (error instanceof HarnessGone) throw error
+      context.log(`the session ${session} cannot be loaded, another one is opened: ${refusalText(error)}`)
+      if (known.length > 0) own.preamble.unshift(retold(known))
+      await open(own)
+    }
+  }
   return {
-    names,
     open,
-    async load(own: Conversation, session: string): Promise<void> {
-      own.loading = true
-      own.session = session
-      try {
-        await sessions.load(session, own.settings)
-      } catch (error) {
-        if (error instanceof HarnessGone) throw error
-        context.log(`the session ${session} cannot be loaded, another one is opened: ${refusalText(error)}`)
-        own.loading = false
-        if (!own.thread.isEmpty()) own.preamble.unshift(retold(own.thread.messages()))
-        await open(own)
-      } finally {
-        own.loading = false
-      }
+    load,
+    loadOrOpen,
+    async reload(own: Conversation, session: string): Promise<void> {
+      await sessions.close(session)
+      await loadOrOpen(own, session)
     },
     /** Does not wait; the next prompt does. */
     inBackground(own: Conversation, work: Promise<void>): void {
@@ -84,15 +98,57 @@ const createOpening = ({ context }: ConversationsDeps, sessions: Sessions) => {
   }
 }
 
+type Known = {
+  all: Map<string, Conversation>
+  make: (id: string) => Conversation
+  get: (id: string) => Conversation
+  load: (own: Conversation, session: string) => Promise<void>
+  sessions: Sessions
+}
+
+/** Conversations that go to another sandbox, and come from one. */
+const createTravel = ({ agent, context, connection }: ConversationsDeps, { all, make, get, load, sessions }: Known) => {
+  const files = createSessionFiles(agent, context.home, context.workspace)
+  return {
+    async save(id: string, folder: string): Promise<void> {
+      const own = get(id)
+      await own.ready
+      if (own.used && own.session !== null) await files.save(own.session, folder)
+    },
+    async adopt(id: string, folder: string): Promise<boolean> {
+      const session = await files.restore(folder)
+      if (session === null || connection().capabilities.loadSession !== true) return false
+      const own = Object.assign(make(id), { session, used: true, isToLoad: !sessions.canClose() })
+      try {
+        // It could not load it once more, with the settings.
+        if (own.isToLoad) return await sessions.isListed(session)
+        await load(own, session)
+        return true
+      } catch (error) {
+        all.delete(id)
+        throw new Error(refusalText(error), { cause: error })
+      }
+    },
+  }
+}
+
 export const createConversations = (deps: ConversationsDeps): Conversations => {
   const { agent, context, connection } = deps
   const all = new Map<string, Conversation>()
   const sessions = createSessions({ agent, home: context.home, workspace: context.workspace, connection })
-  const { names, open, load, inBackground } = createOpening(deps, sessions)
+  const { open, load, loadOrOpen, reload, inBackground } = createOpening(deps, sessions)
 
   const make = (id: string): Conversation => {
     const thread = createThread({ sessionID: id, model: context.gateway.model, onEvent: context.onEvent })
-    const state = { session: null, settings: null, used: false, preamble: [], turn: null, loading: false }
+    const state = {
+      session: null,
+      settings: null,
+      used: false,
+      isToLoad: false,
+      preamble: [],
+      turn: null,
+      loading: false,
+    }
     const made: Conversation = { id, thread, ready: Promise.resolve(), ...state }
     all.set(id, made)
     return made
@@ -102,6 +158,7 @@ export const createConversations = (deps: ConversationsDeps): Conversations => {
     if (found === undefined) throw new Error(`no conversation ${id}`)
     return found
   }
+  const travel = createTravel(deps, { all, make, get, load, sessions })
   return {
     get,
     ofSession: (session) => [...all.values()].find((each) => each.session === session),
@@ -113,9 +170,9 @@ export const createConversations = (deps: ConversationsDeps): Conversations => {
     bind(id, settings) {
       const own = all.get(id) ?? make(id)
       own.settings = settings
-      const earlier = own.session === null ? names.get(id) : undefined
-      own.used = earlier !== undefined
-      if (earlier !== undefined) return inBackground(own, load(own, earlier))
+      // Adopted; if the agent has loaded it, then without the settings.
+      if (own.used && own.session !== null && (own.isToLoad || needsOwnSession(settings)))
+        return inBackground(own, reload(own, own.session))
       const spare = own.session
       if (spare !== null && !needsOwnSession(settings)) {
         if (!allowsAll(settings.permissions)) inBackground(own, sessions.setMode(spare, settings))
@@ -125,17 +182,18 @@ export const createConversations = (deps: ConversationsDeps): Conversations => {
       // It is of no use any more; that nobody could be told so is no harm.
       if (spare !== null) void own.ready.then(() => sessions.forget(spare)).catch(() => undefined)
     },
+    save: travel.save,
+    adopt: travel.adopt,
     async restore() {
       for (const own of all.values()) {
         const { session, used } = own
-        inBackground(own, used && session !== null ? load(own, session) : open(own))
+        inBackground(own, used && session !== null ? loadOrOpen(own, session) : open(own))
         await own.ready.catch(() => undefined)
       }
     },
     async close(id) {
       const { session } = get(id)
       all.delete(id)
-      names.delete(id)
       if (session !== null) await sessions.forget(session)
     },
   }

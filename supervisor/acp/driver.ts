@@ -138,6 +138,8 @@ export const createAcpHarness = (deps: Deps): Harness => {
     async messages(conversation) {
       return conversations.get(conversation).thread.messages()
     },
+    save: (conversation, folder) => conversations.save(conversation, folder),
+    adopt: (conversation, folder) => conversations.adopt(conversation, folder),
     close: (conversation) => conversations.close(conversation),
     async stop() {
       stopping = true

@@ -15,6 +15,11 @@ export type Sessions = {
   load(session: string, settings: SessionSettings | null): Promise<void>
   /** Whether it asks. */
   setMode(session: string, settings: SessionSettings | null): Promise<void>
+  /** Ends it in this process; its files stay. Else an agent does not take the settings of a session that it has loaded already. */
+  close(session: string): Promise<void>
+  canClose(): boolean
+  /** Whether the agent finds it in its files. */
+  isListed(session: string): Promise<boolean>
   forget(session: string): Promise<void>
   /** Whether its system prompt goes before the first message, because the agent has no other place for it. */
   tellsPrompt(): boolean
@@ -56,11 +61,27 @@ export const createSessions = ({ agent, home, workspace, connection }: Place): S
     const modeId = asks ? agent.modes.asking : agent.modes.unattended
     await connection().call((agent) => agent.request('session/set_mode', { sessionId, modeId }))
   }
+  const can = (what: 'close' | 'delete' | 'list'): boolean =>
+    connection().capabilities.sessionCapabilities?.[what] != null
+  const close = async (sessionId: string): Promise<void> => {
+    if (can('close')) await connection().call((agent) => agent.request('session/close', { sessionId }))
+  }
   return {
+    close,
+    canClose: () => can('close'),
+    async isListed(session) {
+      if (!can('list')) return false
+      // What was put there a moment ago is on the first page.
+      const { sessions } = await connection().call((agent) => agent.request('session/list', { cwd: workspace }))
+      return sessions.some(({ sessionId }) => sessionId === session)
+    },
     async open(settings) {
       writeInstructions(settings?.system ?? null)
       const { sessionId } = await connection().call((agent) => agent.request('session/new', params(settings)))
       await setMode(sessionId, settings)
+      const { title } = agent
+      if (title !== undefined)
+        await connection().call((agent) => agent.request('session/set_title', { sessionId, title }))
       return sessionId
     },
     async load(sessionId, settings) {
@@ -70,9 +91,8 @@ export const createSessions = ({ agent, home, workspace, connection }: Place): S
     },
     setMode,
     async forget(sessionId) {
-      const { delete: canDelete, close: canClose } = connection().capabilities.sessionCapabilities ?? {}
-      if (canDelete != null) await connection().call((agent) => agent.request('session/delete', { sessionId }))
-      else if (canClose != null) await connection().call((agent) => agent.request('session/close', { sessionId }))
+      if (can('delete')) await connection().call((agent) => agent.request('session/delete', { sessionId }))
+      else await close(sessionId)
     },
     tellsPrompt: () => !takesPrompt() && agent.instructionsFile === undefined,
   }

@@ -16,16 +16,19 @@ export type Thread = {
   hear(update: acp.SessionUpdate): void
   /** Ends what is left open. */
   end(error: string | null): void
+  /** The agent is going to tell all of it, perhaps once more. */
+  beginReplay(): void
   /** Takes up what the agent tells of an earlier turn, without events. */
   replay(update: acp.SessionUpdate): void
   call(id: string): ToolCall | undefined
-  /** Whether nothing has been said. */
-  isEmpty(): boolean
   /** Whether it is not of this process: whatever there is of it is what the agent tells. */
   isReplayed(): boolean
   /** Oldest first. */
   messages(): TurnReply[]
 }
+
+/** Updates that are a piece of an answer. */
+const SAID = new Set(['agent_message_chunk', 'agent_thought_chunk', 'tool_call', 'tool_call_update'])
 
 /** Characters kept in memory; what is older is in the platform's log. */
 const threadCharsMax = 16 * 1024 * 1024
@@ -64,6 +67,7 @@ const createMessages = ({ sessionID, model, onEvent }: Told) => {
       parts.push(whole)
       return whole
     },
+    clear: () => void (messages = []),
     /** Forgets the oldest turns of a thread that has become too long. */
     trim(): void {
       let chars = 0
@@ -161,6 +165,11 @@ export const createThread = (told: Told): Thread => {
       tools.clear()
       messages.trim()
     },
+    beginReplay() {
+      if (messages.all().length > 0) return
+      silent.clear()
+      replayed = null
+    },
     replay(update) {
       if (update.sessionUpdate === 'user_message_chunk') {
         const last = silent.all().at(-1)
@@ -169,12 +178,12 @@ export const createThread = (told: Told): Thread => {
         replayed = null
         return
       }
+      if (!SAID.has(update.sessionUpdate)) return
       replayed ??= createAnswer(silent, silent.add('assistant', []), new Map())
       replayed.hear(update)
     },
     call: (id) => tools.get(id)?.call,
     isReplayed: () => messages.all().length === 0,
-    isEmpty: () => messages.all().length === 0 && silent.all().length === 0,
     messages: () => structuredClone([...silent.all(), ...messages.all()]),
   }
 }

@@ -108,8 +108,8 @@ describe('values', () => {
   })
 })
 
-/** What only the local driver reads, what another host sets, and what a pod has instead. */
-const NOT_OF_A_CHART = ['RENDER_EXTERNAL_URL', 'LOCAL_SANDBOX_DIR', 'LOCAL_SANDBOX_HOST', 'LOCAL_SANDBOX_LISTEN', 'KUBECONFIG'] // prettier-ignore
+/** What only the local driver reads, what another host sets, what a pod has instead, and what the image has already. */
+const NOT_OF_A_CHART = ['RENDER_EXTERNAL_URL', 'LOCAL_SANDBOX_DIR', 'LOCAL_SANDBOX_HOST', 'LOCAL_SANDBOX_LISTEN', 'KUBECONFIG', 'WORKFLOW_BUNDLE_PATH'] // prettier-ignore
 
 const configOf = (settings: Record<string, string>): Config => {
   // Files of the pods, here another one that can be read.
@@ -159,7 +159,9 @@ describe('settings', () => {
       session: { idleTimeoutMs: 5 * 60_000, maxAgeMs: 8 * 3_600_000 },
       temporal: { address: 'temporal.example.com:7233', apiKey: SECRETS.TEMPORAL_API_KEY, tls: expect.anything() },
       containerEnv: { HTTP_PROXY: 'http://proxy:3128', NUMBER: '1000000' },
-      harness: { images: { opencode: 'b:2', 'claude-agent-sdk': 'c:3', 'claude-code': 'd:4', codex: 'e:5' } },
+      harness: {
+        images: { opencode: 'b:2', 'claude-agent-sdk': 'c:3', 'claude-code': 'd:4', codex: 'e:5', 'qwen-code': 'f:6' },
+      },
       sandbox: { driver: 'kubernetes' },
       linear: { clientId: 'linear-client', clientSecret: SECRETS.LINEAR_CLIENT_SECRET },
       k8s: {
@@ -200,7 +202,8 @@ describe('settings', () => {
   ).properties.settings
   const bounded = Object.entries(properties).filter(([, rule]) => rule.enum !== undefined || rule.type === 'integer')
   test.each(bounded)('%s has the bounds of the platform', async (name, { enum: choices, minimum = 0, maximum = 0 }) => {
-    const settings = settingsOf(await helm.template(WITH_SECRETS))
+    // A bucket, which only one choice of a store asks for.
+    const settings = { ...settingsOf(await helm.template(WITH_SECRETS)), CHECKPOINT_S3_BUCKET: 'lap-checkpoints' }
     const load = (value: string | number) => () => loadConfig({ ...settings, [name]: String(value) })
     for (const value of choices ?? [minimum, maximum]) expect(load(value)).not.toThrow()
     for (const value of choices === undefined ? [minimum - 1, maximum + 1] : ['other'])

@@ -76,7 +76,7 @@ const REACHED: Record<string, string[]> = {
   }
 
   beforeAll(async () => {
-    real = cleanup.use(await startRealCluster())
+    real = cleanup.use(await startRealCluster(['opencode']))
     cleanup.use(await startOutside(OUTSIDE, [443, 53]))
     const helm = cleanup.use(await openHelm())
     namespace = await makeNamespace(real.kube)
@@ -97,7 +97,7 @@ const REACHED: Record<string, string[]> = {
       }),
     )
     for (const [rules, egress] of Object.entries(RULES)) {
-      const spec = specWith({ ...egress, image: real.image.name })
+      const spec = specWith({ ...egress, image: real.images['opencode'] ?? '' })
       await driver.create(spec)
       await running((names[rules] = spec.name))
     }

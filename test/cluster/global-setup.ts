@@ -1,4 +1,4 @@
-import { buildHelm } from '../../tools/cluster/binaries.ts'
+import { buildHelm, buildS3Server } from '../../tools/cluster/binaries.ts'
 import setUpServers from '../global-setup.ts'
 import { startCluster } from './cluster.ts'
 import { setTestCluster } from './shared.ts'
@@ -7,6 +7,7 @@ import { setTestCluster } from './shared.ts'
 const setup = async (): Promise<void> => {
   // Nothing to do where it is built; where it is not, minutes that no test has.
   await buildHelm((line) => console.info(line))
+  await buildS3Server((line) => console.info(line))
   const [servers, cluster] = await Promise.allSettled([setUpServers(), startCluster({ nodes: 10 })])
   if (cluster.status === 'fulfilled') setTestCluster(cluster.value)
   for (const part of [servers, cluster]) if (part.status === 'rejected') throw part.reason

@@ -1,24 +1,28 @@
 import { createHash } from 'node:crypto'
+import { gunzipSync, gzipSync } from 'node:zlib'
 import {
   type BindReply,
   type BindRequest,
+  type CheckpointManifest,
   type Configuration,
   hasBooted,
   type Health,
   type JournalEntry,
+  type RestoreReply,
   type TurnRequest,
   type TurnResult,
 } from '../../domain/supervisor-protocol.ts'
 
 /**
  * What a supervisor answers, without a sandbox around it: one for each fake pod. It follows the protocol to the letter (configuration, epochs, turns, journal), and its
- * harness repeats what it is told.
+ * harness repeats what it is told. It has one file, a line for each turn, which with the thread is what its checkpoints hold.
  *
  * How it fares is told by what a real one would fail of:
  *
  *     repo_url …/missing…       the clone fails
  *     setup_command false       the set-up fails
  *     setup_command sleep 1.5   booting takes 1.5 s
+ *     a message wait 5000 …     the turn takes 5 s
  */
 export type PodSupervisor = {
   isKnown(authorization: string | undefined): boolean
@@ -31,6 +35,12 @@ export type PodSupervisor = {
   startTurn(body: TurnRequest): void
   interrupt(turnId: string | undefined): void
   messages(): object[]
+  /** @throws Refusal */
+  takeCheckpoint(): { manifest: CheckpointManifest; archive: Buffer }
+  /** @throws Refusal */
+  restoreCheckpoint(id: string, archive: Buffer): RestoreReply
+  /** Its one file, a line for each turn. */
+  file(): string[]
   journal(after: number): JournalEntry[]
   /** Resolves when anything has changed, or by the signal. */
   changed(signal: AbortSignal): Promise<void>
@@ -73,7 +83,9 @@ export const createPodSupervisor = (
   let running: { id: string; timer: NodeJS.Timeout } | null = null
   const entries: JournalEntry[] = []
   const turns = new Map<string, TurnResult | null>()
-  const messages: object[] = []
+  let messages: object[] = []
+  let file: string[] = []
+  let restored: { id: string; conversation: string } | null = null
   let waiting: (() => void)[] = []
   const health: Health = {
     state: 'booting',
@@ -140,7 +152,12 @@ export const createPodSupervisor = (
       if (bound === null) {
         if (health.state !== 'booted' && health.state !== 'warm')
           throw new Refusal(409, 'not_ready', `the sandbox is ${health.state}`)
-        bound = { request, reply: { epoch: request.epoch, harness_session_id: `ses_${identity.sandboxId}` } }
+        if (request.checkpoint !== undefined && request.checkpoint.id !== restored?.id)
+          throw new Refusal(409, 'no_checkpoint', `checkpoint ${request.checkpoint.id} was not restored here`)
+        const own = { epoch: request.epoch, harness_session_id: `ses_${identity.sandboxId}` }
+        const kept = { conversation: true, files: 1, problems: [] }
+        const back = restored && { harness_session_id: restored.conversation, restored: kept }
+        bound = { request, reply: { ...own, ...back } }
         enter({ state: 'bound', epoch: request.epoch })
       }
       return bound.reply
@@ -157,15 +174,39 @@ export const createPodSupervisor = (
       append({ type: 'turn_started', turn_id })
       const end = (): void => {
         messages.push(reply)
+        file.push(text)
         finish(turn_id, { status: 'done', reply, error: null, usage })
       }
-      running = { id: turn_id, timer: setTimeout(end, pace.turnMs).unref() }
+      const waits = Number(/^wait (\d+)/.exec(text)?.[1] ?? pace.turnMs)
+      running = { id: turn_id, timer: setTimeout(end, waits).unref() }
     },
     interrupt(turnId) {
       if (running === null || (turnId !== undefined && running.id !== turnId)) return
       finish(running.id, { status: 'cancelled', reply: null, error: null, usage })
     },
     messages: () => messages,
+    takeCheckpoint() {
+      if (bound === null) throw new Refusal(409, 'not_bound', 'no session has this sandbox')
+      if (running !== null) throw new Refusal(409, 'turn_running', `turn ${running.id} is running`)
+      const state = { conversation: bound.reply.harness_session_id, messages, file }
+      const archive = gzipSync(JSON.stringify(state))
+      const { conversation } = state
+      const sizes = { files: 1, bytes: file.join('\n').length }
+      const whole = { has_conversation: true, base_commit: null, omitted: [], omitted_more: 0 }
+      return { manifest: { version: 1, harness: { id: health.harness.id }, conversation, ...sizes, ...whole }, archive }
+    },
+    restoreCheckpoint(id, archive) {
+      if (bound !== null) throw new Refusal(409, 'bound', 'the sandbox is bound')
+      const state = JSON.parse(gunzipSync(archive).toString()) as {
+        conversation: string
+        messages: object[]
+        file: string[]
+      }
+      ;({ messages, file } = state)
+      restored = { id, conversation: state.conversation }
+      return { checkpoint_id: id, conversation: true, files: 1, problems: [] }
+    },
+    file: () => file,
     journal: (after) => entries.slice(after),
     changed: (signal) =>
       new Promise((resolve) => {

@@ -4,7 +4,9 @@ import { canRunNode } from '../../tools/cluster/node.ts'
 import { MASTER_KEY, until } from '../faults/stack.ts'
 import {
   createAgent,
+  eventsOf,
   getSession,
+  type LogEvent,
   type Message,
   openSession,
   poolHas,
@@ -12,6 +14,7 @@ import {
   type Session,
   textOf,
 } from '../faults/world.ts'
+import { startWordGateway, type WordGateway } from '../word-gateway.ts'
 import { GATEWAY_KEY, type RealCluster, type RealPlatform, startRealCluster, startRealPlatform } from './real-node.ts'
 
 /** opencode itself, in pods of a real node: a start takes some 8 s of processor time. */
@@ -25,6 +28,23 @@ const MODES = [
   { api: 'pod', access: 'pod-ip' },
 ] as const
 
+/** Others that hold conversations, each with a gateway that answers in its dialect. Codex and Qwen Code run contained, in harness-images.test.ts. */
+const OTHERS = ['claude-agent-sdk']
+
+const told = async ({ stack }: RealPlatform, id: string, type: string): Promise<LogEvent[]> =>
+  (await eventsOf(stack, id)).filter((event) => event.type === type)
+
+/** Deletes the pod of a session behind whose last turn a checkpoint stands. @returns what the log says of its move */
+const losesPod = async (platform: RealPlatform, kube: RealCluster['kube'], id: string): Promise<LogEvent> => {
+  const turn = (await told(platform, id, 'turn.finished')).at(-1)?.data['turn_id']
+  await until('the checkpoint is stored', 60_000, async () =>
+    (await told(platform, id, 'checkpoint.stored')).some(({ data }) => data['turn_id'] === turn),
+  )
+  const name = (await getSession(platform.stack, id)).task_arn ?? 'none'
+  await kube.remove(`/api/v1/namespaces/${platform.namespace}/pods/${name}`, { gracePeriodSeconds: 0 })
+  return until('the session has moved', 120_000, async () => (await told(platform, id, 'sandbox_moved'))[0])
+}
+
 /** What the shell tool printed in a turn. */
 const printed = (message: Message): string =>
   message.parts
@@ -35,7 +55,7 @@ const printed = (message: Message): string =>
 ;(able.ok ? describe : describe.skip)('a real node', () => {
   let real: RealCluster
   // The first run builds Kubernetes and the image.
-  beforeAll(async () => void (real = await startRealCluster()), 1_500_000)
+  beforeAll(async () => void (real = await startRealCluster(['opencode', ...OTHERS])), 1_500_000)
   afterAll(async () => real?.[Symbol.asyncDispose](), 60_000)
 
   describe.each(MODES)('with K8S_SANDBOX_API=$api and K8S_ACCESS=$access', (mode) => {
@@ -127,11 +147,11 @@ const printed = (message: Message): string =>
       await platform.stack.http('DELETE', `/sessions/${warm.id}`)
     })
 
-    test('a session whose pod is killed goes on in another one', async () => {
-      const { name } = await sandboxOf(session)
-      await real.kube.remove(`/api/v1/namespaces/${platform.namespace}/pods/${name}`, { gracePeriodSeconds: 0 })
-      await until('the session has another sandbox', 60_000, async () => (await sandboxOf(session)).name !== name)
-      expect(textOf(await ask('say still here'))).toBe('still here')
+    test('a session whose pod is deleted goes on in another one, with its conversation and its files', async () => {
+      await ask('run echo made > made.txt')
+      const { data } = await losesPod(platform, real.kube, session.id)
+      expect(data).toMatchObject({ attempt: 2, restored: { conversation: true, files: 1, problems: [] } })
+      expect(printed(await ask('run cat made.txt')).trim()).toBe('made')
       expect(await getSession(platform.stack, session.id)).toMatchObject({ status: 'ready', attempt: 2 })
     })
 
@@ -145,6 +165,36 @@ const printed = (message: Message): string =>
         mode.api === 'sandbox' ? ['sandboxes', 'pods', 'services'] : ['pods', 'services'],
       )
       await until('no container runs', 30_000, async () => (await real.node.ctr('tasks', 'ls', '-q')) === '')
+    })
+  })
+
+  describe('other harnesses', () => {
+    let platform: RealPlatform
+    let gateway: WordGateway
+
+    beforeAll(async () => {
+      gateway = await startWordGateway(real.node.address)
+      const env = { LITELLM_API_BASE: gateway.url, WARM_POOL_SIZE: '0' }
+      platform = await startRealPlatform(real, { api: 'pod', access: 'pod-ip' }, env)
+    }, 120_000)
+    afterAll(async () => {
+      await platform?.[Symbol.asyncDispose]()
+      await gateway?.[Symbol.asyncDispose]()
+    }, 60_000)
+
+    test.each(OTHERS)('%s holds a conversation in a pod, and goes on with it in another one', async (harness) => {
+      const agent = await createAgent(platform.stack, { harness_id: harness })
+      const { id } = await openSession(platform.stack, agent, { wait: true })
+      const sayWord = async (text: string): Promise<void> => {
+        const { status, body } = await say(platform.stack, id, text)
+        expect({ status, text: textOf(body) }).toEqual({ status: 200, text: 'word' })
+      }
+      await sayWord(`${harness}-first`)
+      expect((await losesPod(platform, real.kube, id)).data).toMatchObject({ restored: { conversation: true } })
+      await sayWord(`${harness}-second`)
+      const asked = gateway.asked.map(({ body }) => JSON.stringify(body)).findLast((body) => body.includes(`${harness}-second`)) // prettier-ignore
+      expect(asked).toContain(`${harness}-first`)
+      expect((await platform.stack.http('DELETE', `/agents/${agent}`)).status).toBe(204)
     })
   })
 })

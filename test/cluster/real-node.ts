@@ -25,7 +25,8 @@ export type RealCluster = AsyncDisposable & {
   cluster: Cluster & { own: OwnCluster }
   node: RealNode
   kube: Kube
-  image: Image
+  /** Names of the images that are on the node, by harness. */
+  images: Record<string, string>
   model: ScriptedModel
   repository: string
 }
@@ -50,16 +51,21 @@ const startGitServer = async (
   return { url: `git://${host}:${port}`, [Symbol.asyncDispose]: () => endProcess(record, 'SIGTERM', 5_000) }
 }
 
-export const startRealCluster = async (): Promise<RealCluster> => {
+/** @param harnesses whose images pods can be made of */
+export const startRealCluster = async (harnesses: string[]): Promise<RealCluster> => {
   const say = (text: string): void => console.info(text)
-  const [image, pause] = [await harnessImage('opencode', say), await pauseImage(say)]
+  const pause = await pauseImage(say)
+  const images: [harness: string, image: Image][] = []
+  for (const harness of harnesses) images.push([harness, await harnessImage(harness, say)])
   await using cleanup = new AsyncDisposableStack()
   const cluster = cleanup.use(await startPrivateCluster({ nodes: 0 }))
   const kube = cleanup.use(connectKube(await readAccess(cluster.kubeconfig.admin)))
   const folder = fileURLToPath(makeRepository({ 'README.md': 'from the repository\n' }))
   cleanup.defer(() => rm(folder, { recursive: true }))
   const onSpawn = await watchOver([], folder, cluster.own.dir)
-  const node = cleanup.use(await startNode({ clusterDir: cluster.own.dir, pause, images: [image], say, onSpawn }))
+  const node = cleanup.use(
+    await startNode({ clusterDir: cluster.own.dir, pause, images: images.map(([, image]) => image), say, onSpawn }),
+  )
   const model = cleanup.use(await startScriptedModel(GATEWAY_KEY, node.address))
   const git = cleanup.use(await startGitServer(path.dirname(folder), node.address, onSpawn))
   const kept = cleanup.move()
@@ -67,7 +73,7 @@ export const startRealCluster = async (): Promise<RealCluster> => {
     cluster,
     node,
     kube,
-    image,
+    images: Object.fromEntries(images.map(([harness, { name }]) => [harness, name])),
     model,
     repository: `${git.url}/${path.basename(folder)}`,
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
@@ -86,9 +92,11 @@ export type RealPlatform = AsyncDisposable & {
 
 type List = { items: { metadata: { name: string } }[] }
 
+/** @param env settings that differ */
 export const startRealPlatform = async (
-  { cluster, kube, image, model, repository }: RealCluster,
+  { cluster, kube, images, model, repository }: RealCluster,
   { api, access }: { api: SandboxApi; access: Access['by'] },
+  env: Record<string, string> = {},
 ): Promise<RealPlatform> => {
   await using cleanup = new AsyncDisposableStack()
   const namespace = await makeNamespace(kube)
@@ -102,13 +110,17 @@ export const startRealPlatform = async (
         K8S_NAMESPACE: namespace,
         K8S_SANDBOX_API: api,
         K8S_ACCESS: access,
-        K8S_HARNESS_IMAGE: image.name,
+        K8S_HARNESS_IMAGE_OPENCODE: images['opencode'] ?? '',
+        K8S_HARNESS_IMAGE_CLAUDE_SDK: images['claude-agent-sdk'] ?? '',
+        K8S_HARNESS_IMAGE_CODEX: images['codex'] ?? '',
+        K8S_HARNESS_IMAGE_QWEN_CODE: images['qwen-code'] ?? '',
         K8S_IMAGE_PULL_POLICY: 'Never',
         PREINSTALLED_GITHUB_REPO: repository,
         LITELLM_API_BASE: model.url,
         LITELLM_API_KEY: GATEWAY_KEY,
         WARM_POOL_SIZE: '1',
         WARM_POOL_MAX_PROVISIONING: '1',
+        ...env,
       },
     }),
   )

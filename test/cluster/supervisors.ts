@@ -1,7 +1,7 @@
 import http from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { text } from 'node:stream/consumers'
+import { buffer } from 'node:stream/consumers'
 import type { BindRequest, Configuration, TurnRequest } from '../../domain/supervisor-protocol.ts'
 import { connectKube, readAccess } from '../../tools/cluster/kube.ts'
 import { createInformer } from './informer.ts'
@@ -87,7 +87,8 @@ const streamJournal = async (supervisor: PodSupervisor, after: number, response:
 
 const answer = async (supervisor: PodSupervisor, request: IncomingMessage, response: ServerResponse): Promise<void> => {
   const url = new URL(request.url ?? '/', 'http://supervisor')
-  const raw = await text(request)
+  const bytes = await buffer(request)
+  const raw = bytes.toString()
   const body = (): unknown => JSON.parse(raw === '' ? '{}' : raw)
   const isKnown = supervisor.isKnown(request.headers.authorization)
   if (url.pathname === '/healthz') {
@@ -109,6 +110,16 @@ const answer = async (supervisor: PodSupervisor, request: IncomingMessage, respo
     case 'POST /interrupt':
       supervisor.interrupt((body() as { turn_id?: string }).turn_id)
       return send(response, 202, {})
+    case 'POST /checkpoint': {
+      const { manifest, archive } = supervisor.takeCheckpoint()
+      const told = Buffer.from(JSON.stringify(manifest)).toString('base64url')
+      response.writeHead(200, { 'content-type': 'application/gzip', 'x-lap-checkpoint': told }).end(archive)
+      return
+    }
+    case 'PUT /checkpoint': {
+      const id = String(request.headers['x-lap-checkpoint-id'])
+      return send(response, 200, supervisor.restoreCheckpoint(id, bytes))
+    }
     case 'GET /events':
       return streamJournal(supervisor, Number(url.searchParams.get('after') ?? 0), response)
     case 'GET /messages':

@@ -113,6 +113,18 @@ test.each(['bin/supervisor.ts', 'harness/opencode/manifest.ts'])('it has everyth
   expect(needed.packages.filter((name) => !installed.includes(name))).toEqual([])
 })
 
+test.each([
+  ['claude-agent-sdk', 'claude-agent-sdk'],
+  ['claude-code', 'claude-code'],
+  ['codex', 'codex'],
+  ['codex', 'codex-terminal'],
+  ['qwen-code', 'qwen-code'],
+])('the image of %s has everything that the harness %s needs', (image, harness) => {
+  const there = imageContent(read(`harness/${image}/Dockerfile`), files, ignore)
+  const needed = neededBy(root, ['bin/supervisor.ts', `harness/${harness}/manifest.ts`])
+  expect(needed.files.filter((file) => !there.includes(file))).toEqual([])
+})
+
 test('it has nothing else: no platform, no tests, no tools', () => {
   const folders = new Set(content.map((file) => file.split('/')[0] ?? ''))
   expect([...folders].toSorted()).toEqual(['bin', 'domain', 'harness', 'package.json', 'supervisor'])

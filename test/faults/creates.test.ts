@@ -1,5 +1,6 @@
-import { afterAll, beforeAll, expect, test } from '@jest/globals'
-import { type Stack, startStack, until } from './stack.ts'
+import { expect, test } from '@jest/globals'
+import { type Stack, until } from './stack.ts'
+import { withStack } from './with-stack.ts'
 import { createAgent, leavesNothing, poolCounts, type Session, times, warmPool } from './world.ts'
 
 const POOL = 20
@@ -7,14 +8,9 @@ const AT_ONCE = 4
 const CREATES = 200
 
 let stack: Stack
-beforeAll(async () => {
-  stack = await startStack({
-    apis: 2,
-    workers: 1,
-    env: { WARM_POOL_SIZE: String(POOL), WARM_POOL_MAX_PROVISIONING: String(AT_ONCE) },
-  })
-}, 90_000)
-afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+withStack({ apis: 2, pool: POOL, env: { WARM_POOL_MAX_PROVISIONING: String(AT_ONCE) } }, async (started) => {
+  stack = started
+})
 
 /** After each insert of a pool sandbox, inside its own transaction: what the limits then count. */
 const watchLimits = (): Promise<object[]> =>

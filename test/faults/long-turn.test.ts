@@ -1,30 +1,22 @@
-import { execFile } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
-import { afterAll, beforeAll, expect, test } from '@jest/globals'
+import { expect, test } from '@jest/globals'
 import { Client, Connection } from '@temporalio/client'
+import { type Got, runClient } from './client-process.ts'
 import { replyTo } from './model.ts'
 import { LONG_TURN_MS, SCALED, SHORTEST_MS } from './scaled-time.ts'
-import { MASTER_KEY, type Stack, startStack } from './stack.ts'
+import { type Stack } from './stack.ts'
+import { withStack } from './with-stack.ts'
 import { createAgent, expectWholeLog, getSession, openSession, streamedText, turnsOf } from './world.ts'
 
 /** All processes of the platform and of its clients live in a time in which two hours take `LONG_TURN_MS`. */
 let stack: Stack
 let agent: string
-beforeAll(async () => {
-  stack = await startStack({ env: { ...SCALED, WARM_POOL_SIZE: '0', SESSION_IDLE_TIMEOUT_MINUTES: '1' } })
+withStack({ env: { ...SCALED, SESSION_IDLE_TIMEOUT_MINUTES: '1' } }, async (started) => {
+  stack = started
   agent = await createAgent(stack)
-}, 120_000)
-afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+})
 
-const program = fileURLToPath(new URL('long-client.ts', import.meta.url))
-const run = promisify(execFile)
-
-const client = async (kind: string, sessionId: string, text = ''): Promise<{ text: string; tries: number }> => {
-  const url = `${stack.api().url}/api/v1/managed_agents/sessions/${sessionId}`
-  const env = { ...process.env, ...SCALED, KEY: MASTER_KEY }
-  return JSON.parse((await run(process.execPath, [program, kind, url, text], { env })).stdout) as Awaited<ReturnType<typeof client>> // prettier-ignore
-}
+const client = (kind: Parameters<typeof runClient>[1], sessionId: string, text = ''): Promise<Got> =>
+  runClient(stack, kind, { sessionId, text }, SCALED)
 
 /** What Temporal was told about the activity that ran the turn. */
 const activityOf = async (sessionId: string) => {
@@ -83,4 +75,4 @@ test('a turn whose model is silent for two hours, before its first word or after
   await expectUndisturbed(one!.id, thinks, 'm-thinks')
   await expectUndisturbed(two!.id, pauses, 'm-pauses')
   await expectUndisturbed(three!.id, again, 'm-again')
-}, 240_000)
+})

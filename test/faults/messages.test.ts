@@ -1,7 +1,8 @@
-import { afterAll, beforeAll, expect, test } from '@jest/globals'
+import { expect, test } from '@jest/globals'
 import { replyTo } from './model.ts'
-import { type Proxy, startProxy } from './proxy.ts'
-import { type Stack, startStack, until } from './stack.ts'
+import { type Stack, until } from './stack.ts'
+import { behindProxy, signalSandbox, streaming, turnsOver } from './turns.ts'
+import { withStack } from './with-stack.ts'
 import {
   createAgent,
   expectWholeLog,
@@ -9,9 +10,7 @@ import {
   insist,
   type Message,
   openSession,
-  sandboxesOf,
   say,
-  supervisorPid,
   textOf,
   times,
   turnsOf,
@@ -21,15 +20,12 @@ import {
 
 let stack: Stack
 let agent: string
-beforeAll(async () => {
-  stack = await startStack({ apis: 2, env: { WARM_POOL_SIZE: '0' } })
+withStack({ apis: 2 }, async (started) => {
+  stack = started
   agent = await createAgent(stack)
-}, 120_000)
-afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+})
 
 const open = async (): Promise<string> => (await openSession(stack, agent, { wait: true, api: 1 })).id
-const streaming = (marker: string, words = 5): Promise<true> =>
-  until(`the model streams ${marker}`, 30_000, () => (stack.model.askedFor(marker)[0]?.sent ?? 0) >= words || null)
 /** Sends over the first API, which may be killed meanwhile. */
 const send = (id: string, text: string, key?: string) =>
   say(stack, id, text, key === undefined ? {} : { key }).catch((error: unknown) => error as Error)
@@ -38,28 +34,13 @@ const waiting = (id: string, count: number) =>
     const { body } = await stack.http<{ id: string }[]>('GET', `/sessions/${id}/queue`, undefined, { api: 1 })
     return body.length === count ? body.map((message) => message.id) : null
   })
-const over = (id: string) =>
-  until('every turn is over', 90_000, async () => {
-    const turns = await turnsOf(stack, id)
-    return turns.every(({ status }) => status !== 'running' && status !== 'queued') ? turns : null
-  })
 const repeated = <T>(count: number, value: T): T[] => Array.from({ length: count }, () => value)
 const asked = (marker: string): number => stack.model.askedFor(marker).length
-
-/** From now on the APIs reach the sandbox of a session only where `proxy` lets them. Whoever follows a turn of it already has another way. */
-const behindProxy = async (id: string): Promise<Proxy & { undo(): Promise<void> }> => {
-  const [sandbox] = await sandboxesOf(stack, id)
-  const proxy = await startProxy(Number(new URL(sandbox?.endpoint ?? '').port))
-  const point = (endpoint: string | null | undefined) =>
-    stack.sql('update sandbox set endpoint = $2 where id = $1', [sandbox?.id, endpoint])
-  await point(`http://127.0.0.1:${proxy.port}`)
-  return Object.assign(proxy, { undo: async () => void (await point(sandbox?.endpoint)) })
-}
 
 test('the API is killed after it has stored a message and before it has handed it on: it runs once, and its key answers', async () => {
   const id = await open()
   await stack.worker().kill('SIGKILL')
-  await using proxy = await behindProxy(id)
+  await using proxy = await behindProxy(stack, id)
   proxy.hold()
   const lost = send(id, 'm-stored words=3', 'key-stored')
   await until('it is stored', 10_000, async () => (await turnsOf(stack, id)).length === 1)
@@ -75,14 +56,13 @@ test('the API is killed after it has stored a message and before it has handed i
   expect(asked('m-stored')).toBe(1)
   expect((await turnsOf(stack, id)).length).toBe(1)
   await expectWholeLog(stack, id)
-}, 120_000)
+})
 
 test('a message whose sandbox is killed is answered to its key as interrupted, by every API, and never run again unasked', async () => {
   const id = await open()
   const first = send(id, 'm-lost words=300 gap=50', 'key-lost')
-  await streaming('m-lost')
-  const [sandbox] = await sandboxesOf(stack, id)
-  process.kill(supervisorPid(stack, sandbox?.name ?? ''), 'SIGKILL')
+  await streaming(stack, 'm-lost')
+  await signalSandbox(stack, id, 'SIGKILL')
   const repeats = await times(6, (i) => say(stack, id, 'm-lost words=300 gap=50', { key: 'key-lost', api: i % 2 }))
   for (const reply of [await first, ...repeats])
     expect(reply).toMatchObject({ status: 409, body: { code: 'turn_interrupted' } })
@@ -91,7 +71,7 @@ test('a message whose sandbox is killed is answered to its key as interrupted, b
   expect((await turnsOf(stack, id)).map(({ status }) => status)).toEqual(['interrupted', 'done'])
   expect(await getSession(stack, id)).toMatchObject({ attempt: 2 })
   await expectWholeLog(stack, id)
-}, 120_000)
+})
 
 test('a message runs once however often it is repeated while API and worker are killed and come back', async () => {
   const id = await open()
@@ -99,7 +79,7 @@ test('a message runs once however often it is repeated while API and worker are 
   const clients = times(8, () =>
     insist<Message>(stack, 'POST', `/sessions/${id}/message`, { key: 'key-insist', body: { text } }),
   )
-  await streaming('m-insist')
+  await streaming(stack, 'm-insist')
   await stack.api().kill('SIGKILL')
   await stack.worker().kill('SIGKILL')
   await Promise.all([stack.api().start(), stack.worker().start()])
@@ -110,15 +90,15 @@ test('a message runs once however often it is repeated while API and worker are 
   expect(asked('m-insist')).toBe(1)
   expect((await turnsOf(stack, id)).length).toBe(1)
   await expectWholeLog(stack, id)
-}, 240_000)
+})
 
 test('the API is killed before it could tell the sandbox to stop: the turn stops all the same, and what waited does not begin', async () => {
   const id = await open()
   const running = send(id, 'm-stop words=600 gap=100')
-  await streaming('m-stop')
+  await streaming(stack, 'm-stop')
   const behind = send(id, 'm-behind words=3')
   await waiting(id, 1)
-  await using proxy = await behindProxy(id)
+  await using proxy = await behindProxy(stack, id)
   proxy.hold()
   const lost = stack.http('POST', `/sessions/${id}/abort`, undefined, { api: 1 }).catch(() => null)
   await until('it is written', 10_000, async () => {
@@ -138,12 +118,12 @@ test('the API is killed before it could tell the sandbox to stop: the turn stops
   const events = await expectWholeLog(stack, id)
   expect(events.filter(({ type }) => type === 'turn.interrupt_requested')).toHaveLength(1)
   expect(textOf((await say(stack, id, 'm-then words=2')).body)).toBe(replyTo('m-then words=2'))
-}, 120_000)
+})
 
 test('a message sent now is next also when the worker is killed at that moment; nothing runs twice', async () => {
   const id = await open()
   void send(id, 'm-steered words=600 gap=100')
-  await streaming('m-steered')
+  await streaming(stack, 'm-steered')
   void send(id, 'm-later words=2')
   await waiting(id, 1)
   void send(id, 'm-now words=2')
@@ -152,18 +132,18 @@ test('a message sent now is next also when the worker is killed at that moment; 
   const sent = await stack.http('POST', `/sessions/${id}/messages/${now}/send_now`)
   expect(sent).toMatchObject({ status: 200, body: { status: 'queued' } })
   await stack.worker().start()
-  const turns = await over(id)
+  const turns = await turnsOver(stack, id)
   expect(turns.map(({ status }) => status)).toEqual(['cancelled', 'done', 'done'])
   expect(['m-steered', 'm-now', 'm-later'].map(asked)).toEqual([1, 1, 1])
   const [first, second] = [stack.model.askedFor('m-now')[0], stack.model.askedFor('m-later')[0]]
   expect(first!.at).toBeLessThan(second!.at)
   await expectWholeLog(stack, id)
-}, 120_000)
+})
 
 test('what was changed or taken back while no worker runs stays so when one is back', async () => {
   const id = await open()
   void send(id, 'm-base words=20 gap=100')
-  await streaming('m-base')
+  await streaming(stack, 'm-base')
   await stack.worker().kill('SIGKILL')
   void send(id, 'm-before words=2')
   await waiting(id, 1)
@@ -176,11 +156,11 @@ test('what was changed or taken back while no worker runs stays so when one is b
   await Promise.all([stack.api().kill('SIGKILL'), stack.api(1).kill('SIGKILL')])
   await gone
   await Promise.all([stack.api().start(), stack.api(1).start(), stack.worker().start()])
-  const turns = await over(id)
+  const turns = await turnsOver(stack, id)
   expect(turns.map(({ status }) => status)).toEqual(['done', 'done', 'cancelled'])
   expect(['m-before', 'm-deleted', 'm-after'].map(asked)).toEqual([0, 0, 1])
   await expectWholeLog(stack, id)
-}, 180_000)
+})
 
 test('a limit holds while everything dies: as many turns begin as are allowed', async () => {
   const { id } = await openSession(stack, agent, { wait: true, api: 1, body: { max_turns: 3 } })
@@ -198,4 +178,4 @@ test('a limit holds while everything dies: as many turns begin as are allowed', 
   expect(stack.model.asked.filter(({ text }) => text.includes('m-limit')).length).toBe(3)
   const events = await expectWholeLog(stack, id)
   expect(events.filter(({ type }) => type === 'session.limit_reached')).toHaveLength(1)
-}, 180_000)
+})

@@ -10,6 +10,8 @@ export type Asked = {
   at: number
   /** Words sent so far. */
   sent: number
+  /** Set by a test: no more words than those that are sent. */
+  enough: boolean
   outcome: 'streaming' | 'finished' | 'cut'
 }
 
@@ -79,6 +81,7 @@ const answer = async (body: Body, note: Asked, response: ServerResponse): Promis
   const silenceMs = Number(/silence=(\d+)/.exec(note.text)?.[1] ?? 0)
   for (const word of reply.match(/\S+ /g) ?? []) {
     if (response.destroyed) return
+    if (note.enough) break
     response.write(chunkOf(body.model, { role: 'assistant', content: word }, null))
     note.sent++
     const pauseMs = note.sent === 1 ? gapMs + silenceMs : gapMs
@@ -103,7 +106,7 @@ export const startModel = async (): Promise<ScriptedModel> => {
     const body = await readBody(request)
     const conversation = body.messages.map(({ role, content }) => ({ role, text: textOf(content) }))
     const text = conversation.findLast(({ role }) => role === 'user')?.text ?? ''
-    const note: Asked = { text, conversation, at: Date.now(), sent: 0, outcome: 'streaming' }
+    const note: Asked = { text, conversation, at: Date.now(), sent: 0, enough: false, outcome: 'streaming' }
     response.once('close', () => {
       if (note.outcome === 'streaming') note.outcome = 'cut'
     })

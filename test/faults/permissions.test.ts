@@ -1,29 +1,18 @@
-import { afterAll, beforeAll, expect, test } from '@jest/globals'
+import { expect, test } from '@jest/globals'
 import { replyTo } from './model.ts'
-import { startProxy } from './proxy.ts'
-import { type Reply, type Stack, startStack, until } from './stack.ts'
-import {
-  createAgent,
-  expectWholeLog,
-  getSession,
-  type Message,
-  openSession,
-  sandboxesOf,
-  say,
-  supervisorPid,
-  textOf,
-  turnsOf,
-} from './world.ts'
+import { type Reply, type Stack, until } from './stack.ts'
+import { behindProxy, signalSandbox, turnsOver } from './turns.ts'
+import { withStack } from './with-stack.ts'
+import { createAgent, expectWholeLog, getSession, type Message, openSession, say, textOf, turnsOf } from './world.ts'
 
 /** A harness asks, a person thinks, and meanwhile something dies. */
 
 let stack: Stack
 let agent: string
-beforeAll(async () => {
-  stack = await startStack({ apis: 2, env: { WARM_POOL_SIZE: '0' } })
+withStack({ apis: 2 }, async (started) => {
+  stack = started
   agent = await createAgent(stack, { permissions: 'ask' })
-}, 120_000)
-afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+})
 
 type Permission = { id: string; status: string; decision: string | null; delivered_at: string | null }
 const permissions = async (session: string, api = 0): Promise<Permission[]> =>
@@ -43,14 +32,9 @@ const asking = async (marker: string) => {
 }
 type Asking = Awaited<ReturnType<typeof asking>>
 
-const over = (id: string) =>
-  until('the turn is over', 60_000, async () =>
-    (await turnsOf(stack, id)).every(({ status }) => status !== 'running' && status !== 'queued'),
-  )
-
 /** The harness heard that answer, once, and went on with it; the model was asked once. */
 const expectHeard = async ({ id, text, marker }: Asking, decision: string): Promise<void> => {
-  await over(id)
+  await turnsOver(stack, id)
   const [turn] = await turnsOf(stack, id)
   expect({ status: turn?.status, text: textOf(turn?.reply ?? null) }).toEqual({
     status: 'done',
@@ -73,20 +57,17 @@ test('the worker is killed while a person thinks: the answer reaches the harness
   expect(await answer(asked.id, asked.permission, 'allow')).toMatchObject({ status: 200 })
   await stack.worker().start()
   await expectHeard(asked, 'allow')
-}, 120_000)
+})
 
 test('the API is killed between writing the answer and telling the sandbox: the worker tells it, once', async () => {
   const asked = await asking('m-api')
-  const [sandbox] = await sandboxesOf(stack, asked.id)
-  await using proxy = await startProxy(Number(new URL(sandbox?.endpoint ?? '').port))
+  await using proxy = await behindProxy(stack, asked.id)
   proxy.hold()
-  // Who follows the turn has the right address; the API asks for it now.
-  await stack.sql('update sandbox set endpoint = $2 where id = $1', [sandbox?.id, `http://127.0.0.1:${proxy.port}`])
   const lost = answer(asked.id, asked.permission, 'deny', 1).catch(() => null)
   await until('the answer is written', 10_000, async () => (await permissions(asked.id))[0]?.status === 'denied')
   await stack.api(1).kill('SIGKILL')
   await lost
-  await stack.sql('update sandbox set endpoint = $2 where id = $1', [sandbox?.id, sandbox?.endpoint])
+  await proxy.undo()
   await stack.api(1).start()
   await expectHeard(asked, 'deny')
   // The person repeats the answer: nothing more comes of it.
@@ -95,7 +76,7 @@ test('the API is killed between writing the answer and telling the sandbox: the 
     status: 409,
     body: { code: 'permission_decided' },
   })
-}, 120_000)
+})
 
 test('API and worker are killed, and everything waits for them', async () => {
   const asked = await asking('m-both')
@@ -109,7 +90,7 @@ test('API and worker are killed, and everything waits for them', async () => {
   const again = await say(stack, asked.id, asked.text, { key: asked.marker })
   expect(textOf(again.body)).toBe(`allow: m-both-rm\n${replyTo(asked.text)}`)
   expect(stack.model.askedFor('m-both').length).toBe(1)
-}, 180_000)
+})
 
 test('Temporal is stopped while a person thinks: the answer is heard at once, and the turn ends when it is back', async () => {
   const asked = await asking('m-temporal')
@@ -118,7 +99,7 @@ test('Temporal is stopped while a person thinks: the answer is heard at once, an
   await until('the model is asked', 10_000, () => stack.model.askedFor('m-temporal').length === 1)
   await stack.temporal.start()
   await expectHeard(asked, 'allow')
-}, 180_000)
+})
 
 test('Postgres is killed while a person thinks', async () => {
   const asked = await asking('m-postgres')
@@ -131,7 +112,7 @@ test('Postgres is killed while a person thinks', async () => {
   })
   expect(answered.status).toBe(200)
   await expectHeard(asked, 'allow')
-}, 180_000)
+})
 
 test('the deadline passes while no worker runs: an answer is too late, and the harness hears no when a worker is back', async () => {
   const asked = await asking('m-late')
@@ -142,7 +123,7 @@ test('the deadline passes while no worker runs: an answer is too late, and the h
     body: { code: 'permission_expired' },
   })
   await stack.worker().start()
-  await over(asked.id)
+  await turnsOver(stack, asked.id)
   expect(textOf((await turnsOf(stack, asked.id))[0]?.reply ?? null)).toBe(`deny: m-late-rm\n${replyTo(asked.text)}`)
   const events = await expectWholeLog(stack, asked.id)
   expect(
@@ -151,12 +132,11 @@ test('the deadline passes while no worker runs: an answer is too late, and the h
     ['permission.asked', undefined],
     ['permission.expired', 'deadline'],
   ])
-}, 120_000)
+})
 
 test('the sandbox is killed while a person thinks: the turn is interrupted, the question is over, and nothing is repeated', async () => {
   const asked = await asking('m-sandbox')
-  const [first] = await sandboxesOf(stack, asked.id)
-  process.kill(supervisorPid(stack, first?.name ?? ''), 'SIGKILL')
+  await signalSandbox(stack, asked.id, 'SIGKILL')
   expect(await asked.reply).toMatchObject({ status: 409, body: { code: 'turn_interrupted' } })
   expect(await answer(asked.id, asked.permission, 'allow')).toMatchObject({
     status: 410,
@@ -174,7 +154,7 @@ test('the sandbox is killed while a person thinks: the turn is interrupted, the 
   ])
   expect((await say(stack, asked.id, 'm-after words=2')).status).toBe(200)
   expect(await getSession(stack, asked.id)).toMatchObject({ status: 'ready', attempt: 2 })
-}, 120_000)
+})
 
 test('a session does not end of idleness while its harness waits for a person; it does when nobody waits any more', async () => {
   const asked = await asking('m-idle')
@@ -182,6 +162,6 @@ test('a session does not end of idleness while its harness waits for a person; i
   await new Promise((resolve) => setTimeout(resolve, 5_000))
   expect(await getSession1(asked.id)).toMatchObject({ status: 'ready', needs_input: true })
   expect(await answer(asked.id, asked.permission, 'allow')).toMatchObject({ status: 200 })
-  await over(asked.id)
+  await turnsOver(stack, asked.id)
   await until('it ends', 60_000, async () => (await getSession(stack, asked.id)).end_reason === 'idle_timeout')
-}, 120_000)
+})

@@ -15,7 +15,8 @@ export type Proxy = AsyncDisposable & {
 
 type Pair = { near: Socket; far: Socket }
 
-export const startProxy = async (targetPort: number): Promise<Proxy> => {
+/** @param targets ports; with several of them, connections go to one after the other */
+export const startProxy = async (...targets: [number, ...number[]]): Promise<Proxy> => {
   const pairs = new Set<Pair>()
   let isHeld = false
   let shouldCut: ((bytesBefore: number) => boolean) | null = null
@@ -24,8 +25,9 @@ export const startProxy = async (targetPort: number): Promise<Proxy> => {
     pair.near.destroy()
     pair.far.destroy()
   }
+  let connections = 0
   const server = createServer((near) => {
-    const far = connect(targetPort, '127.0.0.1')
+    const far = connect(targets[connections++ % targets.length] ?? targets[0], '127.0.0.1')
     const pair = { near, far }
     pairs.add(pair)
     let bytes = 0

@@ -1,9 +1,10 @@
 import { existsSync } from 'node:fs'
 import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
-import { afterAll, beforeAll, expect, test } from '@jest/globals'
+import { expect, test } from '@jest/globals'
 import { replyTo } from './model.ts'
-import { type Stack, startStack, until } from './stack.ts'
+import { type Stack, until } from './stack.ts'
+import { withStack } from './with-stack.ts'
 import {
   createAgent,
   eventsOf,
@@ -28,13 +29,12 @@ import {
 
 let stack: Stack
 let agent: string
-beforeAll(async () => {
-  stack = await startStack({ env: { WARM_POOL_SIZE: '1', WARM_POOL_MAX_PROVISIONING: '1' } })
+withStack({ pool: 1, env: { WARM_POOL_MAX_PROVISIONING: '1' } }, async (started) => {
+  stack = started
   await pauseJanitor(stack)
   agent = await createAgent(stack)
   await warmPool(stack, agent, 1)
-}, 120_000)
-afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+})
 
 const warmOne = async (): Promise<SandboxRow> => {
   await poolHas(stack, 1)
@@ -84,7 +84,7 @@ test('a warm sandbox that is killed while it waits is replaced, and given to nob
   const session = await openSession(stack, agent)
   expect(session).toMatchObject({ status: 'ready', spawn_mode: 'warm' })
   expect(await sandboxOf(session.id)).toMatchObject({ id: next.id })
-}, 90_000)
+})
 
 test('a session whose sandbox is killed while it is idle moves by itself, and the next message is answered with the conversation known', async () => {
   await warmOne()
@@ -99,7 +99,7 @@ test('a session whose sandbox is killed while it is idle moves by itself, and th
   expect(events.filter(({ type }) => type === 'sandbox_moved').length).toBe(1)
   expect(await getSession(stack, session.id)).toMatchObject({ status: 'ready', attempt: 2 })
   await leavesNothing(stack, [first.name])
-}, 90_000)
+})
 
 test('a message that is sent the moment the sandbox is killed runs at most once, and sent again it is answered', async () => {
   await warmOne()
@@ -114,7 +114,7 @@ test('a message that is sent the moment the sandbox is killed runs at most once,
   await hasMoved(session.id, 2)
   await knows(session.id, 'm-repeated words=2', 'm-calm words=3')
   await expectWholeLog(stack, session.id)
-}, 90_000)
+})
 
 test('the janitor removes a sandbox that has no row', async () => {
   const sandbox = await warmOne()
@@ -127,12 +127,14 @@ test('the janitor removes a sandbox that has no row', async () => {
   expect(stack.sandboxProcesses().filter(({ command }) => command.includes(sandbox.name))).toEqual([])
   // The same look tells the pool that one is missing.
   await poolHas(stack, 1)
-}, 90_000)
+})
 
 test('the janitor writes down that a sandbox is not there: a session moves, a warm one is replaced', async () => {
   await warmOne()
   const session = await openSession(stack, agent)
   expect(textOf((await say(stack, session.id, 'm-there words=3')).body)).toBe(replyTo('m-there words=3'))
+  // Whatever still asks the sandbox for something would see that it is not there before the janitor does.
+  await until('its workflow rests', 20_000, () => workflowRests(stack, `session/${session.id}`))
   const [claimed, warm] = [await sandboxOf(session.id), await warmOne()]
   for (const sandbox of [claimed, warm]) {
     // First the directory, so that nobody sees a record of a dead process.
@@ -148,7 +150,7 @@ test('the janitor writes down that a sandbox is not there: a session moves, a wa
   await knows(session.id, 'm-elsewhere words=2', 'm-there words=3')
   await leavesNothing(stack, [claimed.name, warm.name])
   expect((await warmOne()).id).not.toBe(warm.id)
-}, 90_000)
+})
 
 test('the janitor starts the workflow of a live session that has none', async () => {
   const session = await openSession(stack, agent, { wait: true })
@@ -165,7 +167,7 @@ test('the janitor starts the workflow of a live session that has none', async ()
   expect(textOf((await say(stack, session.id, 'm-back words=2')).body)).toBe(replyTo('m-back words=2'))
   expect(await getSession(stack, session.id)).toMatchObject({ status: 'ready', attempt: 1 })
   await expectWholeLog(stack, session.id)
-}, 90_000)
+})
 
 test('the janitor ends a session whose deadline has passed and whose workflow does not see to it', async () => {
   const session = await openSession(stack, agent, { wait: true })
@@ -177,4 +179,4 @@ test('the janitor ends a session whose deadline has passed and whose workflow do
   expect(await sweep(stack)).toMatchObject({ sessions_expired: 1, errors: 0 })
   expect(await getSession(stack, session.id)).toMatchObject({ status: 'dead', end_reason: 'max_lifetime' })
   await leavesNothing(stack, [name])
-}, 90_000)
+})

@@ -1,6 +1,8 @@
-import { afterAll, beforeAll, expect, test } from '@jest/globals'
+import { expect, test } from '@jest/globals'
 import { replyTo } from './model.ts'
-import { type Stack, startStack, until } from './stack.ts'
+import { type Stack, until } from './stack.ts'
+import { streaming } from './turns.ts'
+import { withStack } from './with-stack.ts'
 import {
   createAgent,
   expectWholeLog,
@@ -18,12 +20,11 @@ import {
 
 let stack: Stack
 let agent: string
-beforeAll(async () => {
-  stack = await startStack({ env: { WARM_POOL_SIZE: '2', WARM_POOL_MAX_PROVISIONING: '2' } })
+withStack({ pool: 2 }, async (started) => {
+  stack = started
   agent = await createAgent(stack)
   await warmPool(stack, agent, 2)
-}, 120_000)
-afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+})
 
 test('with Temporal stopped a warm create is ready at once; its workflow appears and its turn ends when Temporal is back', async () => {
   await stack.temporal.stop()
@@ -45,7 +46,7 @@ test('with Temporal stopped a warm create is ready at once; its workflow appears
   expect(textOf((await say(stack, session.id, 'm-late words=4')).body)).toBe(replyTo('m-late words=4'))
   await expectWholeLog(stack, session.id)
   await poolHas(stack, 2)
-}, 120_000)
+})
 
 const faults: [string, () => Promise<void>][] = [
   ['stopped', () => stack.postgres.stop()],
@@ -59,7 +60,7 @@ test.each(faults)(
     const session = await openSession(stack, agent, { wait: true })
     const text = `${marker} words=100 gap=50`
     const reply = say(stack, session.id, text).catch((error: unknown) => error)
-    await until('the turn streams', 20_000, () => (stack.model.askedFor(marker)[0]?.sent ?? 0) > 10)
+    await streaming(stack, marker, 11)
     await fault()
     const down = await stack.http('POST', `/agents/${agent}/session`, {})
     expect(down).toMatchObject({ status: 503, body: { code: 'unavailable' } })
@@ -80,5 +81,4 @@ test.each(faults)(
     const fresh = await openSession(stack, agent)
     expect(fresh).toMatchObject({ status: 'ready', spawn_mode: 'warm' })
   },
-  150_000,
 )

@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
-import { type Stack, startStack, until } from './stack.ts'
+import { beforeAll, describe, expect, test } from '@jest/globals'
+import { type Stack, until } from './stack.ts'
+import { withStack } from './with-stack.ts'
 import {
   createAgent, getSession, leavesNothing, openSession, poolHas, reaches, sandboxesOf, type SandboxRow, say, supervisorPid, textOf, warmPool, workflowStatus,
 } from './world.ts' // prettier-ignore
@@ -16,10 +17,9 @@ const workflowHasEnded = (sessionId: string): Promise<true> =>
   })
 
 let stack: Stack
-beforeAll(async () => {
-  stack = await startStack({ env: { WARM_POOL_SIZE: '0' } })
-}, 90_000)
-afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+withStack({}, (started) => {
+  stack = started
+})
 
 describe('without a pool', () => {
   let agent: string
@@ -97,7 +97,7 @@ describe('with a pool of one', () => {
     }
     agent = await createAgent(stack)
     await warmPool(stack, agent, 1)
-  }, 120_000)
+  })
 
   const warmOne = async (): Promise<SandboxRow> => {
     await poolHas(stack, 1)
@@ -144,7 +144,7 @@ describe('with a pool of one', () => {
     expect(await getSession(stack, sessionId)).toMatchObject({ status: 'ready', spawn_mode: 'warm', attempt: 1 })
     const { body } = await say(stack, sessionId, 'm-after words=3')
     expect(textOf(body)).toBe(replyTo('m-after words=3'))
-  }, 90_000)
+  })
 
   test('a session deleted while it is bound to a warm sandbox leaves nothing', async () => {
     const { reply, sandbox, sessionId, thaw } = await createThatHangs()
@@ -156,5 +156,5 @@ describe('with a pool of one', () => {
     await leavesNothing(stack, [sandbox.name])
     await workflowHasEnded(sessionId)
     expect(await getSession(stack, sessionId)).toMatchObject({ status: 'dead', end_reason: 'deleted' })
-  }, 90_000)
+  })
 })

@@ -145,10 +145,14 @@ export const streamedText = (events: LogEvent[]): string =>
 
 /** Numbers of the log and of each journal in it are 1, 2, 3, … */
 export const expectWholeLog = async (stack: Stack, sessionId: string): Promise<LogEvent[]> => {
-  const events = await eventsOf(stack, sessionId)
-  const [session] = await stack.sql<{ last_seq: number }>('select last_seq from session where id = $1', [sessionId])
+  // In one statement: something, such as a checkpoint, may be written at any moment.
+  const events = await stack.sql<LogEvent & { last_seq: number }>(
+    `select e.seq, e.type, e.data, e.sandbox_id, e.journal_seq, s.last_seq
+     from session s join event e on e.session_id = s.id where s.id = $1 order by e.seq`,
+    [sessionId],
+  )
   expect(events.map(({ seq }) => seq)).toEqual(events.map((_, i) => i + 1))
-  expect(events.length).toBe(session?.last_seq)
+  expect(events.length).toBe(events.at(-1)?.last_seq)
   for (const sandbox of new Set(events.flatMap(({ sandbox_id }) => sandbox_id ?? []))) {
     const journal = events.flatMap(({ sandbox_id, journal_seq }) =>
       sandbox_id === sandbox && journal_seq !== null ? [journal_seq] : [],
@@ -230,6 +234,13 @@ export const workflowRests = (stack: Stack, workflowId: string): Promise<boolean
       if (Error.isError(error) && error.name === 'WorkflowNotFoundError') return false
       throw error
     }
+  })
+
+/** How often an activity of a workflow has been begun, the one that runs or waits now. */
+export const activityAttempts = (stack: Stack, workflowId: string): Promise<number> =>
+  withTemporal(stack, async (client) => {
+    const { raw } = await client.workflow.getHandle(workflowId).describe()
+    return Math.max(0, ...(raw.pendingActivities ?? []).map(({ attempt }) => attempt ?? 0))
   })
 
 /** The worker that runs the turn of a session now. */

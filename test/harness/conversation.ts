@@ -1,9 +1,12 @@
-import { execFileSync } from 'node:child_process'
-import { existsSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import path from 'node:path'
+import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import type { JournalEntry, TurnResult } from '../../domain/supervisor-protocol.ts'
 import { createSupervisorClient } from '../../sandbox/supervisor-client.ts'
+import { restoreCheckpoint, takeCheckpoint } from '../checkpoint.ts'
 import { type LiteLlm, startLiteLlm } from '../litellm/litellm.ts'
 import { type TestMcpServer, startMcpServer } from '../mcp-server.ts'
 import {
@@ -16,6 +19,7 @@ import {
   readJournal,
   startSupervisor,
 } from '../supervisor.ts'
+import { processTexts } from './processes.ts'
 
 export type Expected = {
   id: keyof typeof HARNESS_DIRS
@@ -33,22 +37,6 @@ const saidIn = ({ reply }: TurnResult): string =>
 type Tool = { tool: string; state: Record<string, unknown> }
 const toolsIn = ({ reply }: TurnResult): Tool[] =>
   (reply?.parts.filter(({ type }) => type === 'tool') ?? []) as unknown as Tool[]
-
-/** Environment and command lines of all processes that came from a sandbox. */
-const processTexts = (sandboxId: string): string =>
-  readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .flatMap((pid) => {
-      try {
-        const environ = readFileSync(`/proc/${pid}/environ`, 'latin1')
-        return environ.includes(`LAP_SANDBOX_ID=${sandboxId}`)
-          ? [environ, readFileSync(`/proc/${pid}/cmdline`, 'latin1')]
-          : []
-      } catch {
-        return []
-      }
-    })
-    .join('\n')
 
 const isSaid = (entry: JournalEntry, turnId: string): boolean =>
   entry.type === 'harness' && entry.turn_id === turnId && entry.event.type === 'message.part.delta'
@@ -137,7 +125,8 @@ export const describeConversation = ({ id, shell, asking }: Expected): void => {
       expect(texts).toContain('LAP_SANDBOX_ID')
       for (const secret of [mcp.authorization, litellm.key, sandbox.token]) {
         expect(texts).not.toContain(secret)
-        expect(() => execFileSync('grep', ['-rlaF', '--', secret, sandbox.dir])).toThrow()
+        // Files that vanish meanwhile are an error to it, whatever it has found.
+        expect(spawnSync('grep', ['-rlaF', '--', secret, sandbox.dir], { encoding: 'utf8' }).stdout).toBe('')
       }
     })
 
@@ -258,5 +247,42 @@ export const describeConversation = ({ id, shell, asking }: Expected): void => {
       by: 'turn_ended',
     })
     expect(existsSync(file('open.txt', cold))).toBe(false)
+  })
+
+  test('its conversation goes on in another warm sandbox, with its files, from a checkpoint', async () => {
+    const prompt = 'Answer like a parrot.'
+    await using first = startSupervisor({ harness: id, repo_url, purpose: 'session' })
+    await first.until('booted')
+    await client.bind(first.target, bindRequest(gateway(), { prompt }))
+    using before = readJournal(client, first.target)
+    await run('one', `run echo made > made.txt\nsay the number is 4711`, first, before)
+    const { manifest, archive } = await takeCheckpoint(first)
+    expect(manifest).toMatchObject({ harness: { id }, has_conversation: true, files: 1, omitted: [] })
+    const unpacked = gunzipSync(archive).toString('latin1')
+    for (const secret of [litellm.key, first.token]) expect(unpacked).not.toContain(secret)
+    await first[Symbol.asyncDispose]()
+
+    await using second = startSupervisor({ harness: id, repo_url })
+    await second.until('warm')
+    const { pid } = (await client.health(second.target)).harness
+    const checkpoint = { id: randomUUID(), since: [{ role: 'user' as const, text: 'what came after' }] }
+    expect(await restoreCheckpoint(second, checkpoint.id, archive)).toMatchObject({ conversation: true, problems: [] })
+    const history = [{ role: 'user' as const, text: 'the whole of it' }]
+    const reply = await client.bind(second.target, bindRequest(gateway(), { prompt, history, checkpoint }))
+    expect(reply).toMatchObject({
+      harness_session_id: manifest.conversation,
+      restored: { conversation: true, files: 1 },
+    })
+    using after = readJournal(client, second.target)
+    expect(saidIn(await run('two', 'run cat made.txt > copy.txt\nsay back again', second, after))).toBe('back again')
+    expect(readFileSync(file('copy.txt', second), 'utf8')).toBe('made\n')
+    const asked = askedWith('say back again')
+    for (const words of ['the number is 4711', 'what came after', prompt]) expect(asked).toContain(words)
+    expect(asked).not.toContain('the whole of it')
+    expect((await client.health(second.target)).harness).toMatchObject({ pid, restarts: 0 })
+    const thread = JSON.stringify(await client.messages(second.target))
+    expect(thread).toContain('the number is 4711')
+    expect(thread).not.toContain('what came after')
+    expect((await takeCheckpoint(second)).manifest).toMatchObject({ has_conversation: true, files: 2 })
   })
 }

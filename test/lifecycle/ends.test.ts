@@ -1,6 +1,8 @@
-import { afterAll, beforeAll, expect, test } from '@jest/globals'
+import { expect, test } from '@jest/globals'
 import { replyTo } from '../faults/model.ts'
-import { type Stack, startStack, until } from '../faults/stack.ts'
+import { type Stack, until } from '../faults/stack.ts'
+import { streaming } from '../faults/turns.ts'
+import { withStack } from '../faults/with-stack.ts'
 import {
   createAgent, eventsOf, expectWholeLog, getSession, leavesNothing, openSession, reaches, sandboxesOf, say, textOf, turnsOf, workflowStatus,
 } from '../faults/world.ts' // prettier-ignore
@@ -9,16 +11,12 @@ import { detailsOf, wakeSession, withTemporal } from '../pool/world.ts'
 /** Every way in which a session ends. Waits that are set in minutes are made shorter in the session's row. */
 let stack: Stack
 let agent: string
-beforeAll(async () => {
-  stack = await startStack({ env: { WARM_POOL_SIZE: '2' } })
+withStack({ pool: 2 }, async (started) => {
+  stack = started
   agent = await createAgent(stack)
-}, 90_000)
-afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+})
 
 const newSession = (): ReturnType<typeof openSession> => openSession(stack, agent, { wait: true })
-
-const streaming = (marker: string): Promise<true> =>
-  until(`the model streams ${marker}`, 20_000, () => (stack.model.askedFor(marker)[0]?.sent ?? 0) >= 3 || null)
 
 /** What every end leaves: a whole and closed log, an ended workflow, no sandbox. */
 const endedCleanly = async (sessionId: string): Promise<void> => {
@@ -103,7 +101,7 @@ test('a session ends at its maximum age, also while a turn runs', async () => {
   await stack.sql("update session set max_age_at = now() + interval '3 seconds' where id = $1", [session.id])
   await wakeSession(stack, session.id)
   const reply = say(stack, session.id, 'm-aged words=400 gap=100')
-  await streaming('m-aged')
+  await streaming(stack, 'm-aged')
   await reaches(stack, session.id, 'dead', 20_000)
   expect(await getSession(stack, session.id)).toMatchObject({ end_reason: 'max_lifetime' })
   const { status, body } = await reply
@@ -116,7 +114,7 @@ test('a session ends at its maximum age, also while a turn runs', async () => {
 test('a session deleted during a turn ends at once, and so does the turn', async () => {
   const session = await newSession()
   const reply = say(stack, session.id, 'm-deleted words=400 gap=100')
-  await streaming('m-deleted')
+  await streaming(stack, 'm-deleted')
   const waiting = say(stack, session.id, 'm-behind words=2')
   await until('both are there', 10_000, async () => (await turnsOf(stack, session.id)).length === 2)
   expect((await stack.http('DELETE', `/sessions/${session.id}`)).body).toMatchObject({ status: 'deleted' })
@@ -158,7 +156,7 @@ test('the sessions of a deleted agent end with it', async () => {
 test('cancelling the workflow ends the session like a delete', async () => {
   const session = await newSession()
   const reply = say(stack, session.id, 'm-cancelled words=400 gap=100')
-  await streaming('m-cancelled')
+  await streaming(stack, 'm-cancelled')
   await withTemporal(stack, (client) => client.workflow.getHandle(`session/${session.id}`).cancel())
   await reaches(stack, session.id, 'dead', 20_000)
   expect(await getSession(stack, session.id)).toMatchObject({ end_reason: 'deleted' })
@@ -170,7 +168,7 @@ test('a terminated workflow is started anew by the janitor, and the session goes
   const session = await newSession()
   const text = 'm-terminated words=60 gap=100'
   const reply = say(stack, session.id, text)
-  await streaming('m-terminated')
+  await streaming(stack, 'm-terminated')
   await withTemporal(stack, (client) => client.workflow.getHandle(`session/${session.id}`).terminate('by hand'))
   // The janitor leaves alone what has just begun.
   await stack.sql("update session set created_at = created_at - interval '2 minutes' where id = $1", [session.id])

@@ -1,5 +1,6 @@
-import { afterAll, beforeAll, expect, test } from '@jest/globals'
-import { type Stack, startStack, until } from '../faults/stack.ts'
+import { expect, test } from '@jest/globals'
+import { type Stack, until } from '../faults/stack.ts'
+import { withStack } from '../faults/with-stack.ts'
 import {
   createAgent,
   expectWholeLog,
@@ -15,10 +16,9 @@ import { wakeSession } from '../pool/world.ts'
 
 /** Starts that go wrong, without a pool: each is typed, says why, and leaves nothing. */
 let stack: Stack
-beforeAll(async () => {
-  stack = await startStack({ env: { WARM_POOL_SIZE: '0' } })
-}, 90_000)
-afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+withStack({}, (started) => {
+  stack = started
+})
 
 type Failed = { status: string; end_reason: string; failure_code: string; failure_reason: string; attempt: number }
 const failureOf = async (sessionId: string): Promise<Failed> => {

@@ -1,5 +1,6 @@
-import { afterAll, beforeAll, expect, test } from '@jest/globals'
-import { type Stack, startStack, until } from '../faults/stack.ts'
+import { expect, test } from '@jest/globals'
+import { type Stack, until } from '../faults/stack.ts'
+import { withStack } from '../faults/with-stack.ts'
 import { openSession, workflowStatus } from '../faults/world.ts'
 import {
   claimsOf, detailsOf, ownAgent, poolOf, poolSettles, stateOf, useOnce, watchLimits, warmOf, withTemporal,
@@ -10,12 +11,11 @@ let stack: Stack
 let mostEver: () => Promise<{ held: number; starting: number }>
 let busy: string
 let twin: string
-beforeAll(async () => {
-  stack = await startStack({ env: { WARM_POOL_SIZE: '4', WARM_POOL_MAX_PROVISIONING: '2' } })
+withStack({ pool: 4, env: { WARM_POOL_MAX_PROVISIONING: '2' } }, async (started) => {
+  stack = started
   mostEver = await watchLimits(stack)
   busy = await ownAgent(stack, 'busy')
-}, 90_000)
-afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+})
 
 test('an agent that nobody uses has no pool', async () => {
   expect(await poolOf(stack, busy)).toEqual([])

@@ -1,18 +1,18 @@
-import { afterAll, beforeAll, expect, test } from '@jest/globals'
-import { type Stack, startStack, until } from '../faults/stack.ts'
+import { expect, test } from '@jest/globals'
+import { type Stack, until } from '../faults/stack.ts'
+import { withStack } from '../faults/with-stack.ts'
 import { openSession, reaches, workflowStatus } from '../faults/world.ts'
 import { claimsOf, ownAgent, pokePool, poolOf, poolSettles, stateOf, useOnce, warmOf } from './world.ts'
 
 /** Down to nothing: out of the window, deleted, switched off; and back. */
 let stack: Stack
 let agent: string
-beforeAll(async () => {
-  stack = await startStack({ env: { WARM_POOL_SIZE: '2', WARM_POOL_MAX_PROVISIONING: '2' } })
+withStack({ pool: 2 }, async (started) => {
+  stack = started
   agent = await ownAgent(stack, 'agent')
   await useOnce(stack, agent)
   await poolSettles(stack, agent, 2)
-}, 120_000)
-afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+})
 
 const poolEnds = (agentId: string): Promise<boolean> =>
   until(`the pool of ${agentId} has ended`, 30_000, async () => {

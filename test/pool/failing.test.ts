@@ -2,9 +2,10 @@ import { execFile } from 'node:child_process'
 import { rename } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
-import { afterAll, beforeAll, expect, test } from '@jest/globals'
+import { expect, test } from '@jest/globals'
 import { poolBackoffFirstMs, poolBreakerFailures } from '../../domain/limits.ts'
-import { type Stack, startStack, until } from '../faults/stack.ts'
+import { type Stack, until } from '../faults/stack.ts'
+import { withStack } from '../faults/with-stack.ts'
 import { openSession, reaches } from '../faults/world.ts'
 import {
   claimsOf,
@@ -22,12 +23,11 @@ import {
 let stack: Stack
 let agent: string
 let repository: string
-beforeAll(async () => {
-  stack = await startStack({ env: { WARM_POOL_SIZE: '2', WARM_POOL_MAX_PROVISIONING: '2' } })
+withStack({ pool: 2 }, async (started) => {
+  stack = started
   repository = path.join(stack.dir, 'moved')
   agent = await ownAgent(stack, 'failing', { repo_url: `file://${repository}` })
-}, 90_000)
-afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+})
 
 const startsOf = (agentId: string): Promise<{ state: string; failure_code: string | null }[]> =>
   stack.sql("select state, failure_code from sandbox where agent_id = $1 and purpose = 'pool'", [agentId])

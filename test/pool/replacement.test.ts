@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
-import { afterAll, beforeAll, expect, test } from '@jest/globals'
-import { type Stack, startStack, until } from '../faults/stack.ts'
+import { expect, test } from '@jest/globals'
+import { type Stack, until } from '../faults/stack.ts'
+import { withStack } from '../faults/with-stack.ts'
 import { openSession, reaches, sandboxesOf, supervisorPid } from '../faults/world.ts'
 import {
   claimsOf,
@@ -19,15 +20,12 @@ import {
 /** A pool of two for one agent. Time passes by moving what the database says of the past. */
 let stack: Stack
 let agent: string
-beforeAll(async () => {
-  stack = await startStack({
-    env: { WARM_POOL_SIZE: '2', WARM_POOL_MAX_PROVISIONING: '2', WARM_POOL_TTL_MINUTES: '1' },
-  })
+withStack({ pool: 2, env: { WARM_POOL_TTL_MINUTES: '1' } }, async (started) => {
+  stack = started
   agent = await ownAgent(stack, 'agent')
   await useOnce(stack, agent)
   await poolSettles(stack, agent, 2)
-}, 120_000)
-afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
+})
 
 const idsOf = (sandboxes: { id: string }[]): string[] => sandboxes.map(({ id }) => id).toSorted()
 

@@ -43,9 +43,11 @@ test('workflows with a step that was not there before are refused', async () => 
 
 test('together the histories have been through every step', () => {
   expect([...new Set(histories.flatMap(activitiesIn))].toSorted()).toEqual([
+    'attemptDelivery',
     'bindSandbox',
     'endIfDue',
     'failSession',
+    'leaveSandbox',
     'loadSession',
     'obtainSandbox',
     'provisionPooled',
@@ -54,6 +56,7 @@ test('together the histories have been through every step', () => {
     'removeSandbox',
     'runTurn',
     'stopSession',
+    'storeCheckpoint',
     'sweep',
   ])
 })

@@ -8,18 +8,21 @@ import { cacheDir, withBuildLock } from '../dev/cache.ts'
 
 /**
  * Kubernetes from source: the Go modules under `go/` pin every version and checksum, so that the same binaries come out on every machine with Go. KWOK stands in a
- * module of its own because it needs newer Kubernetes libraries, as does Helm, whose binary is also kept apart: another version of it must not build a cluster anew.
+ * module of its own because it needs newer Kubernetes libraries, as does Helm, whose binary is also kept apart: another version of it must not build a cluster anew. Nor must one of
+ * the S3 server.
  */
 const MODULES_DIR = fileURLToPath(new URL('go/', import.meta.url))
 const CLUSTER_MODULES = ['kubernetes', 'kwok'] as const
 const HELM_MODULES = ['helm'] as const
-type Module = (typeof CLUSTER_MODULES)[number] | (typeof HELM_MODULES)[number]
+const S3_MODULES = ['s3'] as const
+type Module = (typeof CLUSTER_MODULES | typeof HELM_MODULES | typeof S3_MODULES)[number]
 
 const CNI = 'github.com/containernetworking/plugins/plugins'
 const PACKAGES: Record<string, { module: Module; package: string }> = {
   etcd: { module: 'kubernetes', package: 'go.etcd.io/etcd/server/v3' },
   kwok: { module: 'kwok', package: 'sigs.k8s.io/kwok/cmd/kwok' },
   helm: { module: 'helm', package: 'helm.sh/helm/v4/cmd/helm' },
+  versitygw: { module: 's3', package: 'github.com/versity/versitygw/cmd/versitygw' },
   bridge: { module: 'kubernetes', package: `${CNI}/main/bridge` },
   loopback: { module: 'kubernetes', package: `${CNI}/main/loopback` },
   'host-local': { module: 'kubernetes', package: `${CNI}/ipam/host-local` },
@@ -137,3 +140,7 @@ export const buildBinaries = async (names: string[], say: (text: string) => void
 /** @returns the file of Helm */
 export const buildHelm = async (say: (text: string) => void): Promise<string> =>
   path.join(await buildInto(await dirOf(HELM_MODULES), ['helm'], say), 'helm')
+
+/** @returns the file of the S3 server */
+export const buildS3Server = async (say: (text: string) => void): Promise<string> =>
+  path.join(await buildInto(await dirOf(S3_MODULES), ['versitygw'], say), 'versitygw')

@@ -2,7 +2,19 @@ import { X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
 import tls from 'node:tls'
 import { expect, test } from '@jest/globals'
-import { createAuthority } from './certificates.ts'
+import { createAuthority, integer } from './certificates.ts'
+
+test.each([
+  ['00', '020100'],
+  ['7f', '02017f'],
+  ['80', '02020080'],
+  ['0100', '02020100'],
+  ['007f', '02017f'],
+  ['0080', '02020080'],
+  ['000000', '020100'],
+])('a number is written in its shortest form, and never as a negative one: %s', (bytes, written) => {
+  expect(integer(Buffer.from(bytes, 'hex')).toString('hex')).toBe(written)
+})
 
 test('an issued certificate names its subject and is signed by the authority', () => {
   const authority = createAuthority('test-ca')

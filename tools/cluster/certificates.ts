@@ -27,9 +27,15 @@ const boolean = (value: boolean): Buffer => tlv(0x01, Buffer.from([value ? 0xff 
 const octets = (content: Uint8Array): Buffer => tlv(0x04, content)
 const utf8 = (text: string): Buffer => tlv(0x0c, Buffer.from(text))
 const bits = (content: Uint8Array, unused = 0): Buffer => tlv(0x03, Buffer.from([unused]), content)
-/** Positive, so the first bit of its content has to be 0. */
-const integer = (content: Uint8Array): Buffer =>
-  tlv(0x02, (content[0] ?? 0) >= 0x80 ? Buffer.concat([Buffer.from([0]), content]) : content)
+/**
+ * A number that is not negative, big-endian, in its shortest form (X.690 8.3): the first nine bits are not all 0, and the first is, because that is the sign. Go
+ * refuses a certificate with any other.
+ */
+export const integer = (content: Uint8Array): Buffer => {
+  const first = content.findIndex((byte) => byte !== 0)
+  const shortest = first === -1 ? Buffer.from([0]) : content.subarray(first)
+  return tlv(0x02, (shortest[0] ?? 0) >= 0x80 ? Buffer.concat([Buffer.from([0]), shortest]) : shortest)
+}
 const generalizedTime = (at: Date): Buffer =>
   tlv(0x18, Buffer.from(`${at.toISOString().replaceAll(/[-:T]/g, '').slice(0, 14)}Z`))
 

@@ -160,6 +160,8 @@ const withServices = async (parts: Parts, signal: AbortSignal): Promise<void> =>
 const baseEnv = async (settings: DevSettings, ports: Ports): Promise<Record<string, string>> => ({
   TEMPORAL_NAMESPACE: 'lap',
   SANDBOX_DRIVER: 'local',
+  // Receivers that are being tried out are on this machine, too.
+  WEBHOOK_ALLOW_PRIVATE_TARGETS: 'true',
   // The entry points are compiled once, not at each start.
   NODE_COMPILE_CACHE: path.join(settings.dataDir, 'compile-cache'),
   MASTER_KEY: settings.secrets.master_key,

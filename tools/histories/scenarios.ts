@@ -1,5 +1,6 @@
 import { JANITOR_WORKFLOW_ID } from '../../domain/names.ts'
 import { until } from '../../test/faults/stack.ts'
+import { startReceiver, status } from '../../test/receiver.ts'
 import type { World } from './world.ts'
 
 /** Plays one path and names the run that went through it; the last one of the workflow unless `runId` says another. */
@@ -103,6 +104,21 @@ const restartedIdle: Scenario = async (world) => {
   return world.ended(world.session(session))
 }
 
+const checkpointed: Scenario = async (world) => {
+  const session = await world.openReady(await world.createAgent('checkpointed'))
+  await world.say(session, 'm-first words=2')
+  await world.checkpointed(session)
+  await world.say(session, 'm-second words=2')
+  await world.checkpointed(session)
+  // One is due when it leaves.
+  await world.stack.sql('update session set checkpoint_seq = 0 where id = $1', [session])
+  await world.restart(session)
+  await world.say(session, 'm-moved words=2')
+  await world.checkpointed(session)
+  await world.deleteSession(session)
+  return world.ended(world.session(session))
+}
+
 const deletedWhileCreating: Scenario = async (world) => {
   const session = await world.open(await world.createAgent('hasty', { setup_cmd: 'sleep 30' }))
   await world.supervisorPid(session)
@@ -164,6 +180,26 @@ const continued: Scenario = async (world) => {
   return { workflowId, runId }
 }
 
+const webhookTriedAgain: Scenario = async (world) => {
+  await using receiver = await startReceiver()
+  receiver.answer((response, _, n) => response.writeHead(n < 3 ? 503 : 204).end())
+  const { webhook, delivery } = await world.happening(receiver.url)
+  await world.tried(delivery, 1)
+  // Asked for while it waits; then it waits for its time.
+  await world.redeliver(webhook, delivery)
+  await world.tried(delivery, 3)
+  return world.ended(world.delivery(delivery))
+}
+
+const webhookDeleted: Scenario = async (world) => {
+  await using receiver = await startReceiver()
+  receiver.answer(status(503, { 'retry-after': '600' }))
+  const { webhook, delivery } = await world.happening(receiver.url)
+  await world.tried(delivery, 1)
+  await world.stack.http('DELETE', `/webhooks/${webhook}`)
+  return world.ended(world.delivery(delivery))
+}
+
 const janitor: Scenario = async (world) => {
   const schedule = world.client.schedule.getHandle('janitor')
   await schedule.trigger()
@@ -185,6 +221,7 @@ export const scenarios: Record<string, Scenario> = {
   'session-cold-idle': coldIdle,
   'session-moved-during-turn': movedDuringTurn,
   'session-restarted': restartedIdle,
+  'session-checkpointed': checkpointed,
   'session-deleted-while-creating': deletedWhileCreating,
   'session-deleted-during-turn': deletedDuringTurn,
   'session-failed-start': failedStart,
@@ -192,5 +229,7 @@ export const scenarios: Record<string, Scenario> = {
   'session-aged-during-turn': agedDuringTurn,
   'session-cancelled': cancelled,
   'session-continued-as-new': continued,
+  'webhook-tried-again': webhookTriedAgain,
+  'webhook-deleted': webhookDeleted,
   'janitor-look': janitor,
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import type { Client } from '@temporalio/client'
-import { poolWorkflowId, sessionWorkflowId } from '../../domain/names.ts'
+import { poolWorkflowId, sessionWorkflowId, webhookWorkflowId } from '../../domain/names.ts'
 import { type Stack, until } from '../../test/faults/stack.ts'
 
 const DEADLINE_MS = 60_000
@@ -27,11 +27,23 @@ const createViews = ({ sql, sandboxDir }: Stack) => {
         const [session] = await sql<{ status: string }>('select status from session where id = $1', [sessionId])
         return session?.status === wanted
       }),
+    /** Its last turn has a checkpoint behind it, or will never have one. */
+    checkpointed: (sessionId: string) =>
+      until(`${sessionId} has a checkpoint`, DEADLINE_MS, async () => {
+        const query =
+          'select checkpoint_seq = (select max(seq) from turn where session_id = $1) whole from session where id = $1'
+        return (await sql<{ whole: boolean }>(query, [sessionId]))[0]?.whole
+      }),
     /** Exactly so many are there, all of them warm. */
     settles: (agentId: string, warm: number) =>
       until(`${warm} warm`, DEADLINE_MS, async () => {
         const held = await pool(agentId)
         return held.length === warm && held.every(({ state, retiring }) => state === 'warm' && !retiring) ? held : null
+      }),
+    tried: (deliveryId: string, times: number) =>
+      until(`${deliveryId} was tried ${times} times`, DEADLINE_MS, async () => {
+        const query = 'select from webhook_delivery where id = $1 and attempt_count >= $2'
+        return (await sql(query, [deliveryId, times])).length === 1
       }),
     supervisorPid: async (sessionId: string): Promise<number> => {
       const file = path.join(sandboxDir, (await sandboxOf(sessionId)).name, 'sandbox.json')
@@ -47,6 +59,7 @@ const createViews = ({ sql, sandboxDir }: Stack) => {
 const createRuns = ({ workflow }: Client) => ({
   session: sessionWorkflowId,
   poolWorkflow: poolWorkflowId,
+  delivery: webhookWorkflowId,
   runOf: async (workflowId: string): Promise<string> =>
     until(`a run of ${workflowId}`, DEADLINE_MS, async () => (await workflow.getHandle(workflowId).describe()).runId),
   /** Waits for the end of a workflow, in this run or a later one. */
@@ -85,6 +98,16 @@ const createDeeds = (stack: Stack) => {
     say: (sessionId: string, text: string) => stack.http('POST', `/sessions/${sessionId}/message`, { text }),
     deleteSession: (id: string) => stack.http('DELETE', `/sessions/${id}`),
     restart: (id: string) => post(`/sessions/${id}/restart`),
+    /** A session has ended, and a new webhook is being told. */
+    happening: async (url: string): Promise<{ webhook: string; delivery: string }> => {
+      const { id: webhook } = await post<{ id: string }>('/webhooks', { url, events: ['session.ended'] })
+      const agent = await post<{ id: string }>('/agents', { name: 'told', model: 'scripted', harness_id: 'light' })
+      const session = await post<{ id: string }>(`/agents/${agent.id}/session`)
+      await stack.http('DELETE', `/sessions/${session.id}`)
+      const told = await stack.http<{ id: string }[]>('GET', `/webhooks/${webhook}/deliveries`)
+      return { webhook, delivery: told.body[0]?.id ?? '' }
+    },
+    redeliver: (webhook: string, delivery: string) => post(`/webhooks/${webhook}/deliveries/${delivery}/redeliver`),
     streaming: (marker: string) =>
       until(`the model streams ${marker}`, DEADLINE_MS, () => (stack.model.askedFor(marker)[0]?.sent ?? 0) >= 3),
   }

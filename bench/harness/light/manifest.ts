@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto'
+import { readFile, writeFile } from 'node:fs/promises'
 import http from 'node:http'
+import path from 'node:path'
 import type { MessagePart, TurnReply } from '../../../domain/turn.ts'
 import type { Harness, HarnessContext, HarnessManifest } from '../../../supervisor/harness.ts'
 import { createHang, createQuestions, isDeaf, questionsIn } from './questions.ts'
@@ -11,6 +13,9 @@ import { createHang, createQuestions, isDeaf, questionsIn } from './questions.ts
 
 type Message = { role: 'system' | 'user' | 'assistant'; content: string }
 type Chat = { history: Message[]; thread: TurnReply[]; abort: AbortController | null; system: string | null }
+
+/** What a checkpoint holds of a conversation. */
+const SAVED = 'chat.json'
 
 const textOf = (parts: MessagePart[]): string =>
   parts.map((part) => (typeof part['text'] === 'string' ? part['text'] : '')).join('\n')
@@ -138,6 +143,15 @@ const create = (context: HarnessContext): Harness => {
       return Promise.resolve()
     },
     messages: (conversation) => Promise.resolve(chat(conversation).thread),
+    async save(conversation, folder) {
+      const { history, thread } = chat(conversation)
+      await writeFile(path.join(folder, SAVED), JSON.stringify({ history, thread }))
+    },
+    async adopt(conversation, folder) {
+      const saved = JSON.parse(await readFile(path.join(folder, SAVED), 'utf8')) as Pick<Chat, 'history' | 'thread'>
+      chats.set(conversation, { ...saved, abort: null, system: null })
+      return true
+    },
     close(conversation) {
       chats.delete(conversation)
       return Promise.resolve()

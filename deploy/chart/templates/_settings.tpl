@@ -53,6 +53,7 @@ K8S_HARNESS_IMAGE_OPENCODE: {{ .images.opencode | quote }}
 K8S_HARNESS_IMAGE_CLAUDE_SDK: {{ .images.claudeSdk | quote }}
 K8S_HARNESS_IMAGE_CLAUDE_CODE: {{ .images.claudeCode | quote }}
 K8S_HARNESS_IMAGE_CODEX: {{ .images.codex | quote }}
+K8S_HARNESS_IMAGE_QWEN_CODE: {{ .images.qwenCode | quote }}
 K8S_IMAGE_PULL_POLICY: {{ .imagePullPolicy | quote }}
 K8S_IMAGE_PULL_SECRETS: {{ join "," .imagePullSecrets | quote }}
 K8S_SANDBOX_CPU_REQUEST: {{ .resources.requests.cpu | quote }}

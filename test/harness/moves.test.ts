@@ -1,0 +1,81 @@
+import { existsSync, readFileSync } from 'node:fs'
+import path from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
+import { type Stack, startStack, until } from '../faults/stack.ts'
+import {
+  createAgent, eventsOf, expectWholeLog, getSession, type LogEvent, openSession, say, supervisorPid, textOf, turnsOf,
+} from '../faults/world.ts' // prettier-ignore
+import { type LiteLlm, startLiteLlm } from '../litellm/litellm.ts'
+
+/** The real harness programs through the whole platform: their sandboxes are killed, and the next ones go on. */
+let litellm: LiteLlm
+let stack: Stack
+
+beforeAll(async () => {
+  litellm = await startLiteLlm()
+  const gateway = { LITELLM_API_BASE: litellm.url, LITELLM_API_KEY: litellm.key }
+  stack = await startStack({ env: { WARM_POOL_SIZE: '0', ...gateway } })
+}, 600_000)
+afterAll(async () => {
+  await stack?.[Symbol.asyncDispose]()
+  await litellm?.[Symbol.asyncDispose]()
+}, 120_000)
+
+const told = async (id: string, type: string): Promise<LogEvent[]> =>
+  (await eventsOf(stack, id)).filter((event) => event.type === type)
+const sandboxOf = async (id: string): Promise<string> => (await getSession(stack, id)).task_arn ?? 'none'
+const workspace = async (id: string, name: string): Promise<string> =>
+  path.join(stack.sandboxDir, await sandboxOf(id), 'workspace', name)
+const stored = (id: string): Promise<true> =>
+  until(`${id} has a checkpoint`, 120_000, async () => {
+    const turn = (await turnsOf(stack, id)).at(-1)
+    return (await told(id, 'checkpoint.stored')).some(({ data }) => data['turn_id'] === turn?.id) || null
+  })
+const killSandbox = async (id: string): Promise<void> => {
+  process.kill(supervisorPid(stack, await sandboxOf(id)), 'SIGKILL')
+}
+const hasMoved = (id: string, attempt: number): Promise<LogEvent> =>
+  until(`${id} is at attempt ${attempt}`, 240_000, async () =>
+    (await told(id, 'sandbox_moved')).find(({ data }) => data['attempt'] === attempt),
+  )
+/** What the model was last asked with that in it. */
+const askedWith = (marker: string): string => {
+  const found = litellm.upstream.requests.filter(({ messages }) => JSON.stringify(messages).includes(marker))
+  return JSON.stringify(found.at(-1)?.messages ?? [])
+}
+
+describe.each(['opencode', 'claude-agent-sdk', 'codex', 'qwen-code'])('%s', (harness) => {
+  let id: string
+  const marked = (word: string): string => `${harness}-${word}`
+
+  test('goes on with its conversation and its files when its sandbox is killed between two turns', async () => {
+    const agent = await createAgent(stack, { harness_id: harness, model: 'scripted-model' })
+    ;({ id } = await openSession(stack, agent, { wait: true }))
+    const first = await say(stack, id, `run echo made > made.txt\nsay ${marked('first')}`)
+    expect({ status: first.status, text: textOf(first.body) }).toEqual({ status: 200, text: marked('first') })
+    await stored(id)
+    await killSandbox(id)
+    expect((await hasMoved(id, 2)).data).toMatchObject({ restored: { conversation: true, problems: [] } })
+    expect(readFileSync(await workspace(id, 'made.txt'), 'utf8').trim()).toBe('made')
+    const second = await say(stack, id, `run cat made.txt > copied.txt\nsay ${marked('second')}`)
+    expect({ status: second.status, text: textOf(second.body) }).toEqual({ status: 200, text: marked('second') })
+    expect(askedWith(marked('second'))).toContain(marked('first'))
+    expect(readFileSync(await workspace(id, 'copied.txt'), 'utf8').trim()).toBe('made')
+  }, 600_000)
+
+  test('loses only the turn amid which its sandbox is killed', async () => {
+    await stored(id)
+    const reply = say(stack, id, 'run echo half > half.txt\nstream 100000 20')
+    await until('it has begun', 120_000, async () => existsSync(await workspace(id, 'half.txt')))
+    await killSandbox(id)
+    expect(await reply).toMatchObject({ status: 409, body: { code: 'turn_interrupted' } })
+    expect((await hasMoved(id, 3)).data).toMatchObject({ restored: { conversation: true, problems: [] } })
+    expect(existsSync(await workspace(id, 'half.txt'))).toBe(false)
+    expect(readFileSync(await workspace(id, 'copied.txt'), 'utf8').trim()).toBe('made')
+    const third = await say(stack, id, `say ${marked('third')}`)
+    expect({ status: third.status, text: textOf(third.body) }).toEqual({ status: 200, text: marked('third') })
+    for (const word of ['first', 'second']) expect(askedWith(marked('third'))).toContain(marked(word))
+    await expectWholeLog(stack, id)
+    await stack.http('DELETE', `/sessions/${id}`)
+  }, 600_000)
+})
