@@ -25,7 +25,7 @@ import {
 } from '../domain/limits.ts'
 import { holdArchive } from '../sandbox/archive.ts'
 import { isSupervisorUnreachable } from '../sandbox/supervisor-calls.ts'
-import * as events from '../telemetry/events.ts'
+import * as events from '../telemetry/events/checkpoints.ts'
 import type { ActivityDeps } from './deps.ts'
 import { withHeartbeat } from './heartbeat.ts'
 import { inspected, mayLive, noteFailure } from './sandbox.ts'

@@ -27,8 +27,8 @@ import {
 } from '../domain/limits.ts'
 import { sessionWorkflowId } from '../domain/names.ts'
 import type { ListedSandbox } from '../sandbox/driver.ts'
-import * as events from '../telemetry/events.ts'
-import type { Repairs } from '../telemetry/events.ts'
+import { ledgerChecked, type Repairs } from '../telemetry/events/ledger.ts'
+import { sessionFailed } from '../telemetry/events/sessions.ts'
 import { compareCheckpoints, noCheckpointRepairs } from './checkpoint-ledger.ts'
 import type { ActivityDeps } from './deps.ts'
 import { withHeartbeat } from './heartbeat.ts'
@@ -158,7 +158,7 @@ const failOverdue = async (deps: ActivityDeps, { id, agent_id }: LiveSession): P
   const ended = await endSession(deps.sql, id, { status: 'failed', code, reason })
   if (ended?.changed !== true) return false
   const { spawn_mode } = ended.session
-  events.sessionFailed(deps, { session_id: id, agent_id, code, reason, spawn_mode, starting: true })
+  sessionFailed(deps, { session_id: id, agent_id, code, reason, spawn_mode, starting: true })
   return true
 }
 
@@ -247,7 +247,7 @@ const sweep = async (deps: ActivityDeps): Promise<Repairs> => {
   deps.outbox.kick()
   const leaked = await leakedSandboxes(deps.sql, ledgerGraceMs)
   const repairs = { ...compared, leaked, errors: look.errors }
-  events.ledgerChecked(deps, { ...repairs, duration_ms: Date.now() - startedAt })
+  ledgerChecked(deps, { ...repairs, duration_ms: Date.now() - startedAt })
   return repairs
 }
 

@@ -10,7 +10,8 @@ import { poolLeadTimeGuessMs, provisionHeartbeatMs } from '../domain/limits.ts'
 import { sandboxName } from '../domain/names.ts'
 import { plan, shares } from '../domain/pool.ts'
 import type { AgentDemand, PooledSandbox, PoolObservation, PoolPlan } from '../domain/pool.ts'
-import * as events from '../telemetry/events.ts'
+import { poolDecided } from '../telemetry/events/pool.ts'
+import { sandboxProvisioning, sandboxWarm as sandboxWarmEvent } from '../telemetry/events/sandboxes.ts'
 import { templateNow } from './deps.ts'
 import type { ActivityDeps } from './deps.ts'
 import { withHeartbeat } from './heartbeat.ts'
@@ -128,7 +129,7 @@ const reserve = async (
     },
     { poolSize, maxProvisioning },
   )
-  if (row !== null) events.sandboxProvisioning(deps, { sandbox_id: id, agent_id: agentId, purpose: 'pool' })
+  if (row !== null) sandboxProvisioning(deps, { sandbox_id: id, agent_id: agentId, purpose: 'pool' })
   return row
 }
 
@@ -175,7 +176,7 @@ const reconcile = async (deps: ActivityDeps, agentId: string): Promise<PoolStep>
     ({ id, why }) => (why === 'drift' || why === 'ttl') && retired.includes(id),
   ).length
   const counts = { warm, provisioning: starting.length, stale }
-  events.poolDecided(deps, { agent_id: agentId, decision, reason, share, ...counts })
+  poolDecided(deps, { agent_id: agentId, decision, reason, share, ...counts })
   return {
     decision,
     reason,
@@ -206,7 +207,7 @@ const provision = async (deps: ActivityDeps, sandboxId: string): Promise<void> =
   if (started.is === 'failed') await noteStartFailure(deps, sandbox, started.failure)
   else if (started.is === 'up' && (await sandboxWarm(deps.sql, sandboxId, started.endpoint)) !== null) {
     const { agent_id, created_at } = sandbox
-    events.sandboxWarm(deps, { sandbox_id: sandboxId, agent_id, duration_ms: Date.now() - created_at.getTime() })
+    sandboxWarmEvent(deps, { sandbox_id: sandboxId, agent_id, duration_ms: Date.now() - created_at.getTime() })
     await recordPoolSuccess(deps.sql, agent_id)
   }
   // However it ended, nothing is being started in its place any more.

@@ -11,7 +11,7 @@ import { isEnded } from '../domain/session.ts'
 import { holdArchive } from '../sandbox/archive.ts'
 import type { Restoring } from '../sandbox/bind.ts'
 import { isSupervisorUnreachable } from '../sandbox/supervisor-calls.ts'
-import * as events from '../telemetry/events.ts'
+import * as events from '../telemetry/events/checkpoints.ts'
 import type { ActivityDeps } from './deps.ts'
 
 /** It will not get better: the archive is damaged or not there, or the sandbox does not take it. */

@@ -10,7 +10,7 @@ import { createPatienceMs, provisionHeartbeatMs, sandboxReadyTimeoutMs } from '.
 import type { SandboxState } from '../domain/sandbox.ts'
 import { SandboxFailedError } from '../sandbox/driver.ts'
 import type { Evidence, ReadyProgress, SandboxFailure, SandboxSpec } from '../sandbox/driver.ts'
-import * as events from '../telemetry/events.ts'
+import * as events from '../telemetry/events/sandboxes.ts'
 import { specOf, templateNow } from './deps.ts'
 import type { ActivityDeps } from './deps.ts'
 import { sandboxFailure } from './failure.ts'

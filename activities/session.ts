@@ -20,7 +20,11 @@ import type { FailureCode, SessionStatus } from '../domain/session.ts'
 import { bindSession } from '../sandbox/bind.ts'
 import type { Bound, Restoring } from '../sandbox/bind.ts'
 import { isSupervisorUnreachable } from '../sandbox/supervisor-calls.ts'
-import * as events from '../telemetry/events.ts'
+import { restored as restoredEvent } from '../telemetry/events/checkpoints.ts'
+import { claimed as claimedEvent } from '../telemetry/events/pool.ts'
+import { sandboxProvisioning } from '../telemetry/events/sandboxes.ts'
+import { sandboxMoved, sessionEnded, sessionFailed, sessionReady } from '../telemetry/events/sessions.ts'
+import { turnFinished } from '../telemetry/events/turns.ts'
 import { templateNow } from './deps.ts'
 import type { ActivityDeps } from './deps.ts'
 import { withHeartbeat } from './heartbeat.ts'
@@ -92,7 +96,7 @@ const interruptTurns = async (deps: ActivityDeps, session: SessionRow): Promise<
     const error = { code: 'sandbox_lost', message: 'The sandbox was lost while this message was worked on' }
     const end = { turnId: turn.id, status: 'interrupted' as const, reply: null, error, usage: null }
     if (await endTurn(deps.sql, session.id, end))
-      events.turnFinished(deps, {
+      turnFinished(deps, {
         session_id: session.id,
         turn_id: turn.id,
         status: 'interrupted',
@@ -111,7 +115,7 @@ const claimWarm = async (deps: ActivityDeps, before: SessionRow, templateHash: s
   const { attempt } = claim.session
   if (attempt > before.attempt) {
     const ids = { session_id: before.id, agent_id: before.agent_id, sandbox_id: claim.sandbox.id }
-    events.claimed(deps, { ...ids, outcome: claim.outcome, attempt })
+    claimedEvent(deps, { ...ids, outcome: claim.outcome, attempt })
     deps.outbox.kick()
   }
   return obtained(claim.session, claim.sandbox)
@@ -133,7 +137,7 @@ const obtain = async (deps: ActivityDeps, sessionId: string, warm: boolean): Pro
   const assigned = await assignSandbox(deps.sql, sessionId, made)
   if (assigned === null) return { is: 'ended' }
   if (assigned.sandbox.id === id)
-    events.sandboxProvisioning(deps, { sandbox_id: id, agent_id: before.agent_id, purpose: 'session' })
+    sandboxProvisioning(deps, { sandbox_id: id, agent_id: before.agent_id, purpose: 'session' })
   return obtained(assigned.session, assigned.sandbox)
 }
 
@@ -151,11 +155,10 @@ const announceReady = (deps: ActivityDeps, bound: Bound & { status: 'ready' }): 
     sandbox_id: after.sandbox_id ?? '',
     attempt: after.attempt,
   }
-  if (restored !== null) events.restored(deps, { session_id: after.id, ...restored })
-  if (moved !== null)
-    events.sandboxMoved(deps, { ...ids, reason: moved.reason, interrupted_turn: moved.interrupted_turn })
+  if (restored !== null) restoredEvent(deps, { session_id: after.id, ...restored })
+  if (moved !== null) sandboxMoved(deps, { ...ids, reason: moved.reason, interrupted_turn: moved.interrupted_turn })
   else if (after.ready_at !== null)
-    events.sessionReady(deps, {
+    sessionReady(deps, {
       ...ids,
       spawn_mode: after.spawn_mode,
       duration_ms: after.ready_at.getTime() - after.created_at.getTime(),
@@ -218,7 +221,7 @@ const fail = async (
   if (ended?.changed !== true) return
   const { agent_id, spawn_mode } = ended.session
   const starting = before?.status === 'creating'
-  events.sessionFailed(deps, { session_id: sessionId, agent_id, spawn_mode, starting, ...failure })
+  sessionFailed(deps, { session_id: sessionId, agent_id, spawn_mode, starting, ...failure })
 }
 
 /**
@@ -241,7 +244,7 @@ export const expire = async (deps: ActivityDeps, sessionId: string): Promise<boo
   if (ended?.changed !== true) return false
   deps.outbox.kick()
   const { agent_id, end_reason } = ended.session
-  if (end_reason !== null) events.sessionEnded(deps, { session_id: sessionId, agent_id, reason: end_reason })
+  if (end_reason !== null) sessionEnded(deps, { session_id: sessionId, agent_id, reason: end_reason })
   return true
 }
 
@@ -259,7 +262,7 @@ export const sessionActivities = (deps: ActivityDeps) => ({
     const ended = await endSession(deps.sql, sessionId, { status: 'dead', endReason: 'deleted' })
     deps.outbox.kick()
     if (ended?.changed === true)
-      events.sessionEnded(deps, { session_id: sessionId, agent_id: ended.session.agent_id, reason: 'deleted' })
+      sessionEnded(deps, { session_id: sessionId, agent_id: ended.session.agent_id, reason: 'deleted' })
   },
   failSession: (sessionId: string, failure: { code: FailureCode; reason: string }): Promise<void> =>
     fail(deps, sessionId, failure),

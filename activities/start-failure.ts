@@ -4,7 +4,7 @@ import { sandboxFailed } from '../db/sandboxes.ts'
 import { poolBreakerFailures } from '../domain/limits.ts'
 import { backoff } from '../domain/pool.ts'
 import type { SandboxFailure } from '../sandbox/driver.ts'
-import * as events from '../telemetry/events.ts'
+import * as events from '../telemetry/events/pool.ts'
 import type { ActivityDeps } from './deps.ts'
 import { announceFailure } from './sandbox.ts'
 

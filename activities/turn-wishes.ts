@@ -4,7 +4,7 @@ import { expirePermissions, permissionDelivered, turnWishes } from '../db/permis
 import type { TurnWishes } from '../db/permissions.ts'
 import { errorText, isAppError } from '../domain/errors.ts'
 import { turnWishesMs } from '../domain/limits.ts'
-import * as events from '../telemetry/events.ts'
+import * as events from '../telemetry/events/turns.ts'
 import type { ActivityDeps } from './deps.ts'
 
 type Followed = { sessionId: string; turnId: string; sandbox: SandboxRow }

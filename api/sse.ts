@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { streamDrainTimeoutMs, streamHeartbeatMs, streamRetryMs } from '../domain/limits.ts'
-import { streamOpened } from '../telemetry/events.ts'
+import { streamOpened } from '../telemetry/events/http.ts'
 import type { ApiDeps } from './deps.ts'
 import type { Context } from './http.ts'
 

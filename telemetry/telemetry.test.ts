@@ -1,6 +1,12 @@
 import { Writable } from 'node:stream'
 import { afterEach, describe, expect, test } from '@jest/globals'
-import * as events from './events.ts'
+import { streamOpened } from './events/http.ts'
+import { ledgerChecked } from './events/ledger.ts'
+import { claimed } from './events/pool.ts'
+import { sandboxFailed, sandboxWarm } from './events/sandboxes.ts'
+import { sessionCreated, sessionEnded, sessionFailed, sessionReady } from './events/sessions.ts'
+import { turnFinished } from './events/turns.ts'
+import { webhookAttempted, webhookDisabled } from './events/webhooks.ts'
 import { createLogger } from './log.ts'
 import { createMetrics } from './metrics.ts'
 import { type MetricsServer, startMetricsServer } from './metrics-server.ts'
@@ -74,13 +80,13 @@ describe('a business event', () => {
   test('of a webhook is one line and its counts', async () => {
     const { lines, telemetry } = capture()
     const about = { webhook_id: 'w1', delivery_id: 'd1', type: 'turn.finished', duration_ms: 12 }
-    events.webhookAttempted(telemetry, {
+    webhookAttempted(telemetry, {
       ...about, attempt: 1, result: 'status', status_code: 500, status: 'pending', error: 'The receiver answered 500',
     }) // prettier-ignore
-    events.webhookAttempted(telemetry, {
+    webhookAttempted(telemetry, {
       ...about, attempt: 2, result: 'success', status_code: 204, status: 'delivered', error: null,
     }) // prettier-ignore
-    events.webhookDisabled(telemetry, { webhook_id: 'w1', reason: 'gone' })
+    webhookDisabled(telemetry, { webhook_id: 'w1', reason: 'gone' })
     expect(lines.map(({ event }) => event)).toEqual(['webhook_attempted', 'webhook_attempted', 'webhook_disabled'])
     const text = await telemetry.metrics.scrape()
     for (const line of [
@@ -95,10 +101,10 @@ describe('a business event', () => {
 
   test('is one line and its counts', async () => {
     const { lines, telemetry } = capture()
-    events.claimed(telemetry, { ...ids, outcome: 'hit_shared', sandbox_id: 'b1' })
-    events.claimed(telemetry, { ...ids, outcome: 'miss_empty', sandbox_id: null })
-    events.sessionCreated(telemetry, { ...ids, spawn_mode: 'warm' })
-    events.sessionReady(telemetry, {
+    claimed(telemetry, { ...ids, outcome: 'hit_shared', sandbox_id: 'b1' })
+    claimed(telemetry, { ...ids, outcome: 'miss_empty', sandbox_id: null })
+    sessionCreated(telemetry, { ...ids, spawn_mode: 'warm' })
+    sessionReady(telemetry, {
       ...ids,
       spawn_mode: 'warm',
       sandbox_id: 'b1',
@@ -106,11 +112,11 @@ describe('a business event', () => {
       duration_ms: 40,
       phases: { claimed: 2, bound: 30 },
     })
-    events.sessionFailed(telemetry, { ...ids, spawn_mode: 'cold', code: 'clone_failed', reason: 'no', starting: true })
-    events.sessionEnded(telemetry, { ...ids, reason: 'idle_timeout' })
-    events.turnFinished(telemetry, { session_id: 's1', turn_id: 't1', status: 'done', duration_ms: 1_500 })
-    events.sandboxWarm(telemetry, { sandbox_id: 'b1', agent_id: 'a1', duration_ms: 3_000 })
-    events.sandboxFailed(telemetry, {
+    sessionFailed(telemetry, { ...ids, spawn_mode: 'cold', code: 'clone_failed', reason: 'no', starting: true })
+    sessionEnded(telemetry, { ...ids, reason: 'idle_timeout' })
+    turnFinished(telemetry, { session_id: 's1', turn_id: 't1', status: 'done', duration_ms: 1_500 })
+    sandboxWarm(telemetry, { sandbox_id: 'b1', agent_id: 'a1', duration_ms: 3_000 })
+    sandboxFailed(telemetry, {
       sandbox_id: 'b2',
       agent_id: 'a1',
       purpose: 'pool',
@@ -154,8 +160,8 @@ describe('a business event', () => {
 
   test('of a stream counts it while it is open, and once when it is dropped', async () => {
     const { lines, telemetry } = capture()
-    const first = events.streamOpened(telemetry, { session_id: 's1' })
-    const second = events.streamOpened(telemetry, { session_id: 's1' })
+    const first = streamOpened(telemetry, { session_id: 's1' })
+    const second = streamOpened(telemetry, { session_id: 's1' })
     expect(await telemetry.metrics.scrape()).toContain('sse_streams_open 2\n')
     first('slow')
     first('closed')
@@ -185,8 +191,8 @@ describe('a business event', () => {
       errors: 0,
       duration_ms: 3,
     }
-    events.ledgerChecked(telemetry, none)
-    events.ledgerChecked(telemetry, { ...none, rows_gone: 1 })
+    ledgerChecked(telemetry, none)
+    ledgerChecked(telemetry, { ...none, rows_gone: 1 })
     expect(lines.map(({ level }) => level)).toEqual(['debug', 'warn'])
   })
 })
@@ -243,7 +249,7 @@ describe('the gauges of shared state', () => {
 describe('the metrics server', () => {
   test('serves /metrics and /healthz on a port of its own, and nothing else', async () => {
     const { telemetry } = capture()
-    events.sessionEnded(telemetry, { ...ids, reason: 'deleted' })
+    sessionEnded(telemetry, { ...ids, reason: 'deleted' })
     const url = await serve(telemetry.metrics)
     const scraped = await fetch(`${url}/metrics`)
     expect(scraped.status).toBe(200)

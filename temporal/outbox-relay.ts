@@ -5,8 +5,8 @@ import { deliveryToStart } from '../db/webhook-deliveries.ts'
 import type { Sql } from '../db/sql.ts'
 import { errorText } from '../domain/errors.ts'
 import { outboxConcurrency, outboxPollMs, outboxRetryFirstMs, outboxRetryMaxMs } from '../domain/limits.ts'
-import type { Telemetry } from '../telemetry/events.ts'
-import { outboxSent as sent } from '../telemetry/events.ts'
+import type { Telemetry } from '../telemetry/telemetry.ts'
+import { outboxSent as sent } from '../telemetry/events/outbox.ts'
 import type { Temporal } from './client.ts'
 
 /** Sends what transactions left in the outbox. Every process has one; a row is sent at least once, and every message may come twice. */

@@ -1,4 +1,4 @@
-import { requestAnswered } from '../../telemetry/events.ts'
+import { requestAnswered } from '../../telemetry/events/http.ts'
 import type { Metrics } from '../../telemetry/metrics.ts'
 import type { Handler } from '../http.ts'
 
