@@ -2,8 +2,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, describe, expect, test } from '@jest/globals'
-import { ConfigError, type Config, loadConfig } from './config.ts'
+import { type Config, loadConfig } from './config.ts'
 import { readEnv } from './env.ts'
+import { ConfigError } from './problems.ts'
 
 const KEY = Buffer.alloc(32, 7).toString('base64')
 const required = {

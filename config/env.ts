@@ -2,7 +2,7 @@ import { accessSync, constants, existsSync, readFileSync, statSync } from 'node:
 import { parse } from 'dotenv'
 import { z } from 'zod'
 import { databaseUrlProblem } from './database-url.ts'
-import { labels, objectName, objectNames, quantity, ranges, tolerations } from './kubernetes.ts'
+import { labels, objectName, objectNames, quantity, ranges, tolerations } from './kubernetes-rules.ts'
 
 /**
  * Every setting: its rule, its default and an example of a right value. Adding one here needs a line in `.env.example` and a row in

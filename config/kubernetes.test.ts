@@ -1,5 +1,6 @@
 import { expect, test } from '@jest/globals'
-import { type Config, ConfigError, loadConfig } from './config.ts'
+import { type Config, loadConfig } from './config.ts'
+import { ConfigError } from './problems.ts'
 
 const load = (more: Record<string, string> = {}): Config['k8s']['egress'] =>
   loadConfig({

@@ -1,86 +1,68 @@
-import { z } from 'zod'
-import { parseRange } from '../domain/cidr.ts'
-import { QUANTITY } from '../domain/quantity.ts'
+import { type Env, isReadable } from './env.ts'
+import type { Given, SettingProblem } from './problems.ts'
 
-/** Rules of the settings that describe pods. The API server checks them too, but only when the first sandbox is made. */
-
-const NAME = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/
-const LABEL_KEY = /^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$/
-const LABEL_VALUE = /^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$/
-
-/** An amount as Kubernetes writes it: `250m`, `2`, `512Mi`, `1.5G`. */
-export const quantity = z.string().regex(QUANTITY, {
-  error: 'must be a Kubernetes quantity, for instance 500m, 2 or 512Mi',
-})
-
-export const objectName = z.string().regex(NAME, { error: 'must be the name of a Kubernetes object' })
-
-const listOf = (value: string): string[] =>
-  value
-    .split(',')
-    .map((one) => one.trim())
-    .filter((one) => one !== '')
-
-export const objectNames = z
-  .string()
-  .refine((value) => listOf(value).every((name) => NAME.test(name)), {
-    error: 'must be names of Kubernetes objects, separated by commas',
-  })
-  .transform(listOf)
-
-const pairOf = (pair: string): [string, string] => {
-  const [key = '', ...rest] = pair.split('=')
-  return [key, rest.join('=')]
-}
-
-/** `disk=ssd,pool=agents` */
-export const labels = z
-  .string()
-  .refine(
-    (value) =>
-      listOf(value).every((pair) => {
-        const [key, label] = pairOf(pair)
-        return pair.includes('=') && LABEL_KEY.test(key) && LABEL_VALUE.test(label)
-      }),
-    { error: 'must be labels as name=value, separated by commas' },
-  )
-  .transform((value) => Object.fromEntries(listOf(value).map(pairOf)))
-
-const rangesOf = (value: string): string[] => (value === 'none' ? [] : listOf(value))
-
-const areRanges = (value: string): boolean =>
-  (value === 'none' || rangesOf(value).length > 0) &&
-  rangesOf(value).every((one) => one.includes('/') && parseRange(one) !== null)
-
-/** `10.0.0.0/8,fc00::/7`, or `none`: an empty text would count as unset. */
-export const ranges = z
-  .string()
-  .refine(areRanges, {
-    error:
-      'must be ranges in CIDR notation, separated by commas: 10.0.0.0/8 or fc00::/7, a single address as 10.1.2.3/32; none for no range',
-  })
-  .transform((value) => [...new Set(rangesOf(value).flatMap((one) => parseRange(one)?.text ?? []))])
-
-const toleration = z.strictObject({
-  key: z.string().optional(),
-  operator: z.enum(['Exists', 'Equal']).optional(),
-  value: z.string().optional(),
-  effect: z.enum(['NoSchedule', 'PreferNoSchedule', 'NoExecute']).optional(),
-  tolerationSeconds: z.int().optional(),
-})
-
-const parsed = (value: string): unknown => {
-  try {
-    return JSON.parse(value)
-  } catch {
-    return undefined
+export type KubernetesConfig = {
+  namespace: string
+  /** Label of all objects of this installation. */
+  instance: string
+  api: 'sandbox' | 'pod'
+  /** null: by where this process runs. */
+  access: 'nodeport' | 'pod-ip' | null
+  /** Where node ports are reached; null: at the address of the sandbox' node. */
+  nodeHost: string | null
+  /** Of the supervisor inside the pod. */
+  supervisorPort: number
+  unschedulableMs: number
+  imagePullPolicy: 'Never' | 'IfNotPresent' | 'Always'
+  imagePullSecrets: string[]
+  resources: { requests: Record<'cpu' | 'memory', string>; limits: Record<'cpu' | 'memory', string> }
+  workSize: string
+  priorityClassName: string | null
+  runtimeClassName: string | null
+  serviceAccountName: string | null
+  nodeSelector: Record<string, string>
+  tolerations: NonNullable<Env['K8S_TOLERATIONS']>
+  /** Ranges in CIDR notation, without host bits. */
+  egress: {
+    /** What no rule of an agent opens. */
+    blocked: string[]
+    /** What every sandbox reaches. */
+    allowed: string[]
+    /** Of the pods that are asked for names. */
+    dnsPodLabels: Record<string, string>
   }
 }
 
-/** A JSON array, as `tolerations` of a pod. */
-export const tolerations = z
-  .string()
-  .refine((value) => z.array(toleration).safeParse(parsed(value)).success, {
-    error: 'must be a JSON array of tolerations with key, operator, value, effect and tolerationSeconds',
-  })
-  .transform((value) => z.array(toleration).parse(parsed(value)))
+/** As kubectl has it: several files, separated by colons, and one that is not there counts as empty. Other programs use it, too. */
+export const kubernetesProblems = (given: Given): SettingProblem[] => {
+  const files = given['SANDBOX_DRIVER'] === 'local' ? undefined : given['KUBECONFIG']
+  if (files?.split(':').some(isReadable) !== false) return []
+  return [{ key: 'KUBECONFIG', reason: 'must be the path of a kubeconfig that this process can read' }]
+}
+
+export const kubernetesOf = (env: Env): KubernetesConfig => ({
+  namespace: env.K8S_NAMESPACE,
+  instance: env.K8S_INSTANCE,
+  api: env.K8S_SANDBOX_API,
+  access: env.K8S_ACCESS ?? null,
+  nodeHost: env.K8S_NODE_HOST ?? null,
+  supervisorPort: env.K8S_SUPERVISOR_PORT,
+  unschedulableMs: env.K8S_UNSCHEDULABLE_GRACE_SECONDS * 1_000,
+  imagePullPolicy: env.K8S_IMAGE_PULL_POLICY,
+  imagePullSecrets: env.K8S_IMAGE_PULL_SECRETS ?? [],
+  resources: {
+    requests: { cpu: env.K8S_SANDBOX_CPU_REQUEST, memory: env.K8S_SANDBOX_MEMORY_REQUEST },
+    limits: { cpu: env.K8S_SANDBOX_CPU_LIMIT, memory: env.K8S_SANDBOX_MEMORY_LIMIT },
+  },
+  workSize: env.K8S_SANDBOX_WORK_SIZE,
+  priorityClassName: env.K8S_PRIORITY_CLASS ?? null,
+  runtimeClassName: env.K8S_RUNTIME_CLASS ?? null,
+  serviceAccountName: env.K8S_SERVICE_ACCOUNT ?? null,
+  nodeSelector: env.K8S_NODE_SELECTOR ?? {},
+  tolerations: env.K8S_TOLERATIONS ?? [],
+  egress: {
+    blocked: env.K8S_EGRESS_BLOCKED,
+    allowed: env.K8S_EGRESS_ALLOW ?? [],
+    dnsPodLabels: env.K8S_DNS_POD_LABELS,
+  },
+})

@@ -1,6 +1,6 @@
 import { Client, WorkflowNotFoundError } from '@temporalio/client'
 import type { Connection, WorkflowExecutionDescription } from '@temporalio/client'
-import type { TemporalConfig } from '../config/config.ts'
+import type { TemporalConfig } from '../config/temporal.ts'
 import { temporalCallMs, temporalProbeMs } from '../domain/limits.ts'
 import { poolWorkflowId, sessionWorkflowId, TASK_QUEUE, webhookWorkflowId } from '../domain/names.ts'
 import { agentIdAttribute, poke, statusAttribute, wake, WORKFLOWS } from '../workflows/messages.ts'

@@ -1,5 +1,5 @@
 import { Connection, defaultGrpcRetryOptions, isGrpcServiceError, makeGrpcRetryInterceptor } from '@temporalio/client'
-import type { TemporalConfig } from '../config/config.ts'
+import type { TemporalConfig } from '../config/temporal.ts'
 
 /** How to reach Temporal; the keys fit the client's connection and the worker's. */
 export const addressOf = ({ address, apiKey, tls }: TemporalConfig) => ({
