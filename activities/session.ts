@@ -1,35 +1,28 @@
 import { randomUUID } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { Context } from '@temporalio/activity'
 import { getAgentAny } from '../db/agents.ts'
-import { assignSandbox, claimForSession, claimWasDead } from '../db/claims.ts'
+import { assignSandbox, claimForSession } from '../db/claims.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import type { SessionRow } from '../db/entities/session.ts'
-import { pinCheckpoint } from '../db/checkpoints.ts'
 import { endIfDue, litterOfSession } from '../db/flow.ts'
 import { getSandbox } from '../db/sandboxes.ts'
 import { endSession } from '../db/session-end.ts'
 import { getSession, hasWorked, loadSessionPlan } from '../db/sessions.ts'
 import { endTurn, openTurns } from '../db/turns.ts'
-import { AppError, errorText, isAppError } from '../domain/errors.ts'
-import { bindTries, provisionHeartbeatMs, reconnectMs, restoreTimeoutMs } from '../domain/limits.ts'
+import { AppError } from '../domain/errors.ts'
+import { provisionHeartbeatMs } from '../domain/limits.ts'
 import { sandboxName } from '../domain/names.ts'
 import type { SandboxState } from '../domain/sandbox.ts'
 import { isEnded } from '../domain/session.ts'
 import type { FailureCode, SessionStatus } from '../domain/session.ts'
-import { bindSession } from '../sandbox/bind.ts'
-import type { Bound, Restoring } from '../sandbox/bind.ts'
-import { isSupervisorUnreachable } from '../sandbox/supervisor-calls.ts'
-import { restored as restoredEvent } from '../telemetry/events/checkpoints.ts'
 import { claimed as claimedEvent } from '../telemetry/events/pool.ts'
 import { sandboxProvisioning } from '../telemetry/events/sandboxes.ts'
-import { sandboxMoved, sessionEnded, sessionFailed, sessionReady } from '../telemetry/events/sessions.ts'
+import { sessionEnded, sessionFailed } from '../telemetry/events/sessions.ts'
 import { turnFinished } from '../telemetry/events/turns.ts'
+import { bind } from './bind.ts'
+import type { BindOutcome } from './bind.ts'
 import { templateNow } from './deps.ts'
 import type { ActivityDeps } from './deps.ts'
 import { withHeartbeat } from './heartbeat.ts'
-import { restoreCheckpoint } from './restore.ts'
-import { inspected, mayLive, noteFailure } from './sandbox.ts'
 
 /** All that decides what a session does next. Moments are milliseconds since 1970. */
 export type SessionView = {
@@ -56,9 +49,6 @@ export type SessionView = {
 
 /** `ended`: nobody wants it any more; `provisioning`: made for this session, to be started; `claimed`: started, to be bound. */
 export type Obtained = { is: 'ended' } | { is: 'provisioning' | 'claimed'; sandboxId: string; attempt: number }
-
-/** `dead`: the sandbox does not answer, and is not the session's any more; `superseded`: the session has ended or moved on. */
-export type BindOutcome = 'ready' | 'superseded' | 'dead'
 
 const viewOf = async (deps: ActivityDeps, sessionId: string): Promise<SessionView | null> => {
   const [plan, litter] = await Promise.all([loadSessionPlan(deps.sql, sessionId), litterOfSession(deps.sql, sessionId)])
@@ -146,69 +136,6 @@ const obtained = (session: SessionRow, sandbox: SandboxRow): Obtained => ({
   sandboxId: sandbox.id,
   attempt: session.attempt,
 })
-
-const announceReady = (deps: ActivityDeps, bound: Bound & { status: 'ready' }): void => {
-  const { session: after, moved, restored } = bound
-  const ids = {
-    session_id: after.id,
-    agent_id: after.agent_id,
-    sandbox_id: after.sandbox_id ?? '',
-    attempt: after.attempt,
-  }
-  if (restored !== null) restoredEvent(deps, { session_id: after.id, ...restored })
-  if (moved !== null) sandboxMoved(deps, { ...ids, reason: moved.reason, interrupted_turn: moved.interrupted_turn })
-  else if (after.ready_at !== null)
-    sessionReady(deps, {
-      ...ids,
-      spawn_mode: after.spawn_mode,
-      duration_ms: after.ready_at.getTime() - after.created_at.getTime(),
-      phases: after.phases,
-    })
-}
-
-const discard = async (deps: ActivityDeps, sandbox: SandboxRow, error: unknown): Promise<BindOutcome> => {
-  const evidence = await inspected(deps, sandbox.name)
-  const message = `It did not answer: ${errorText(error)}`
-  await noteFailure(deps, sandbox, { code: 'sandbox_lost', message, evidence }, 'claim')
-  // Until another one is claimed it counts as a cold start, and says why.
-  if (sandbox.purpose === 'pool' && sandbox.session_id !== null)
-    await claimWasDead(deps.sql, { sessionId: sandbox.session_id, sandboxId: sandbox.id, retried: false })
-  return 'dead'
-}
-
-/** Tells the sandbox whom it works for. One that does not answer, and is not there either, is given up at once. */
-const bind = async (deps: ActivityDeps, sessionId: string): Promise<BindOutcome> => {
-  const session = await getSession(deps.sql, sessionId)
-  if (session === null || isEnded(session.status) || session.sandbox_id === null) return 'superseded'
-  if (session.bound_attempt === session.attempt) return 'ready'
-  const sandbox = await getSandbox(deps.sql, session.sandbox_id)
-  if (sandbox?.state !== 'claimed') return 'dead'
-  const { sql, sealer, supervisor, config } = deps
-  const signal = AbortSignal.any([Context.current().cancellationSignal, AbortSignal.timeout(restoreTimeoutMs)])
-  let restoring: Restoring | null = null
-  for (let tries = 1; ; tries++)
-    try {
-      // Once in, it stays there; the time for it may be over when the bind is tried again.
-      restoring ??= await restoreCheckpoint(deps, { session, sandbox, signal })
-      const binding = { session, sandbox, restoring }
-      const bound = await bindSession({ sql, sealer, supervisor, litellm: config.litellm }, binding)
-      if (bound.status === 'superseded') return 'superseded'
-      announceReady(deps, bound)
-      // What comes after it lacks what could not be had, such as its commits: it is kept for a fork.
-      if (bound.restored !== null && bound.restored.problems.length > 0)
-        await pinCheckpoint(sql, bound.restored.checkpoint_id).catch(() => {})
-      // Webhooks are told.
-      deps.outbox.kick()
-      return 'ready'
-    } catch (error) {
-      const refused = isAppError(error) && (error.code === 'conflict' || error.code === 'upstream')
-      if (!refused && !isSupervisorUnreachable(error)) throw error
-      const gone = !mayLive(await inspected(deps, sandbox.name))
-      if (gone || tries >= bindTries || (isAppError(error) && error.code === 'conflict'))
-        return discard(deps, sandbox, error)
-      await sleep(reconnectMs)
-    }
-}
 
 const fail = async (
   deps: ActivityDeps,
