@@ -1,12 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Context } from '@temporalio/activity'
-import { pinCheckpoint } from '../db/checkpoints.ts'
+import pLimit from 'p-limit'
+import { pinCheckpoint, restorableCheckpoints } from '../db/checkpoints.ts'
 import { claimWasDead } from '../db/claims.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import { getSandbox } from '../db/sandboxes.ts'
 import { getSession } from '../db/sessions.ts'
 import { errorText, isAppError } from '../domain/errors.ts'
-import { bindTries, reconnectMs, restoreTimeoutMs } from '../domain/limits.ts'
+import { bindTries, provisionHeartbeatMs, reconnectMs, restoresAtOnceMax, restoreTimeoutMs } from '../domain/limits.ts'
 import { isEnded } from '../domain/session.ts'
 import { bindSession } from '../sandbox/bind.ts'
 import type { Bound, Restoring } from '../sandbox/bind.ts'
@@ -14,6 +15,7 @@ import { isSupervisorUnreachable } from '../sandbox/supervisor-calls.ts'
 import { restored as restoredEvent } from '../telemetry/events/checkpoints.ts'
 import { sandboxMoved, sessionReady } from '../telemetry/events/sessions.ts'
 import type { ActivityDeps } from './deps.ts'
+import { withHeartbeat } from './heartbeat.ts'
 import { restoreCheckpoint } from './restore.ts'
 import { inspected, mayLive, noteFailure } from './sandbox.ts'
 
@@ -49,15 +51,25 @@ const discard = async (deps: ActivityDeps, sandbox: SandboxRow, error: unknown):
   return 'dead'
 }
 
+/** Whether there is a checkpoint to be put into the sandbox first. */
+const isRestored = async ({ sql }: ActivityDeps, sessionId: string): Promise<boolean> => {
+  const session = await getSession(sql, sessionId)
+  if (session === null || session.bound_attempt === session.attempt) return false
+  return (await restorableCheckpoints(sql, session)).length > 0
+}
+
 /** Tells the sandbox whom it works for. One that does not answer, and is not there either, is given up at once. */
-export const bind = async (deps: ActivityDeps, sessionId: string): Promise<BindOutcome> => {
+const bind = async (deps: ActivityDeps, sessionId: string, timeoutMs: number): Promise<BindOutcome> => {
+  const { cancellationSignal } = Context.current()
+  // It may have waited for its place for so long that another worker does it by now.
+  cancellationSignal.throwIfAborted()
   const session = await getSession(deps.sql, sessionId)
   if (session === null || isEnded(session.status) || session.sandbox_id === null) return 'superseded'
   if (session.bound_attempt === session.attempt) return 'ready'
   const sandbox = await getSandbox(deps.sql, session.sandbox_id)
   if (sandbox?.state !== 'claimed') return 'dead'
   const { sql, sealer, supervisor, config } = deps
-  const signal = AbortSignal.any([Context.current().cancellationSignal, AbortSignal.timeout(restoreTimeoutMs)])
+  const signal = AbortSignal.any([cancellationSignal, AbortSignal.timeout(timeoutMs)])
   let restoring: Restoring | null = null
   for (let tries = 1; ; tries++)
     try {
@@ -82,3 +94,18 @@ export const bind = async (deps: ActivityDeps, sessionId: string): Promise<BindO
       await sleep(reconnectMs)
     }
 }
+
+/**
+ * @param options.places of sessions that get their checkpoint back: taken before anything of their time runs, and before it is seen what is wanted
+ * @param options.timeoutMs how long a restore may take
+ */
+export const bindActivities = (
+  deps: ActivityDeps,
+  { places = pLimit(restoresAtOnceMax), timeoutMs = restoreTimeoutMs } = {},
+) => ({
+  bindSandbox: (sessionId: string): Promise<BindOutcome> =>
+    withHeartbeat(provisionHeartbeatMs, async () => {
+      const begin = () => bind(deps, sessionId, timeoutMs)
+      return (await isRestored(deps, sessionId)) ? places(begin) : begin()
+    }),
+})

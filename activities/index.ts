@@ -1,3 +1,4 @@
+import { bindActivities } from './bind.ts'
 import { checkpointActivities } from './checkpoint.ts'
 import type { ActivityDeps } from './deps.ts'
 import { toFailure } from './failure.ts'
@@ -29,6 +30,7 @@ export const createActivities = (deps: ActivityDeps) =>
   translated({
     ...sessionActivities(deps),
     ...sandboxActivities(deps),
+    ...bindActivities(deps),
     ...turnActivities(deps),
     ...checkpointActivities(deps),
     ...poolActivities(deps),

@@ -9,7 +9,6 @@ import { endSession } from '../db/session-end.ts'
 import { getSession, hasWorked, loadSessionPlan } from '../db/sessions.ts'
 import { endTurn, openTurns } from '../db/turns.ts'
 import { AppError } from '../domain/errors.ts'
-import { provisionHeartbeatMs } from '../domain/limits.ts'
 import { sandboxName } from '../domain/names.ts'
 import type { SandboxState } from '../domain/sandbox.ts'
 import { isEnded } from '../domain/session.ts'
@@ -18,11 +17,8 @@ import { claimed as claimedEvent } from '../telemetry/events/pool.ts'
 import { sandboxProvisioning } from '../telemetry/events/sandboxes.ts'
 import { sessionEnded, sessionFailed } from '../telemetry/events/sessions.ts'
 import { turnFinished } from '../telemetry/events/turns.ts'
-import { bind } from './bind.ts'
-import type { BindOutcome } from './bind.ts'
 import { templateNow } from './deps.ts'
 import type { ActivityDeps } from './deps.ts'
-import { withHeartbeat } from './heartbeat.ts'
 
 /** All that decides what a session does next. Moments are milliseconds since 1970. */
 export type SessionView = {
@@ -181,8 +177,6 @@ export const sessionActivities = (deps: ActivityDeps) => ({
   /** @param options.warm false: a warm one is not asked for again */
   obtainSandbox: (sessionId: string, options: { warm: boolean }): Promise<Obtained> =>
     obtain(deps, sessionId, options.warm),
-  bindSandbox: (sessionId: string): Promise<BindOutcome> =>
-    withHeartbeat(provisionHeartbeatMs, () => bind(deps, sessionId)),
   endIfDue: (sessionId: string): Promise<boolean> => expire(deps, sessionId),
   /** The workflow was cancelled by an operator: the same as deleting the session. */
   stopSession: async (sessionId: string): Promise<void> => {

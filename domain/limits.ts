@@ -200,8 +200,12 @@ export const checkpointBackoffMaxMs = 10 * MINUTE
 export const checkpointBusyMs = 2 * SECOND
 /** A checkpoint whose row says for longer than this that it is being stored has nobody who stores it. */
 export const checkpointAbandonedMs = 2 * checkpointStoreTimeoutMs
-/** Checkpoints that a worker takes or restores at once: each holds its archive on disk. */
+/** Checkpoints that a worker takes at once: each holds its archive on disk. */
 export const checkpointsAtOnceMax = 4
+/** Sessions that get theirs back from a worker at once: the same, in places of their own, since somebody may wait for each of them. */
+export const restoresAtOnceMax = 8
+/** A session waits for its place for this long, then another worker is asked: at a minute each, 240 come first. */
+export const restoreWaitMaxMs = 30 * MINUTE
 /** Fetching a checkpoint and putting it into a sandbox, all tries together; then the session goes on without it. */
 export const restoreTimeoutMs = 60 * SECOND
 /** A bind behind it: the harness loads a conversation, which takes seconds on a busy machine. */

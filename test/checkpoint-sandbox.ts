@@ -3,14 +3,17 @@ import { once } from 'node:events'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { MockActivityEnvironment } from '@temporalio/testing'
+import { checkpointActivities } from '../activities/checkpoint.ts'
+import type { CheckpointOutcome } from '../activities/checkpoint.ts'
 import type { ActivityDeps } from '../activities/deps.ts'
 import { createPostgresCheckpoints } from '../db/checkpoint-archive.ts'
 import type { Sql } from '../db/sql.ts'
 import type { CheckpointStore, CheckpointStores } from '../domain/checkpoint.ts'
-import type { CheckpointManifest } from '../domain/supervisor-protocol.ts'
+import type { BindReply, BindRequest, CheckpointManifest } from '../domain/supervisor-protocol.ts'
 import { createSupervisorClient } from '../sandbox/supervisor-client.ts'
 import { createLogger } from '../telemetry/log.ts'
 import { createMetrics } from '../telemetry/metrics.ts'
+import { createSealer } from '../vault/seal.ts'
 import { buildConversation } from './conversation.ts'
 import type { Conversation } from './conversation.ts'
 
@@ -43,6 +46,10 @@ export type CheckpointSandbox = AsyncDisposable & {
   restored: Map<string, Buffer>
   /** What is answered to that. */
   refuseRestore: { status: number; code: string } | null
+  /** That is answered when this is over. */
+  holdRestore: Promise<void> | null
+  /** How many are put into it at this moment, and the most that were. */
+  restoring: { now: number; most: number }
 }
 
 export const startCheckpointSandbox = async (): Promise<CheckpointSandbox> => {
@@ -55,15 +62,26 @@ export const startCheckpointSandbox = async (): Promise<CheckpointSandbox> => {
   const restored = new Map<string, Buffer>()
   const refusal = (response: http.ServerResponse, { status, code }: { status: number; code: string }): void =>
     void response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify({ error: { code } }))
+  const report = { conversation: true, files: 3, problems: [] }
+  const restore = async (id: string, archive: Buffer, response: http.ServerResponse): Promise<void> => {
+    const { restoring } = sandbox
+    restoring.most = Math.max(restoring.most, ++restoring.now)
+    await sandbox.holdRestore
+    restoring.now--
+    if (sandbox.refuseRestore !== null) return refusal(response, sandbox.refuseRestore)
+    restored.set(id, archive)
+    response.end(JSON.stringify({ checkpoint_id: id, ...report }))
+  }
   const server = http.createServer((request, response) => {
     const pieces: Buffer[] = []
     request.on('data', (piece: Buffer) => void pieces.push(piece))
     request.on('end', () => {
-      if (request.method === 'PUT') {
-        if (sandbox.refuseRestore !== null) return refusal(response, sandbox.refuseRestore)
-        const id = String(request.headers['x-lap-checkpoint-id'])
-        restored.set(id, Buffer.concat(pieces))
-        return response.end(JSON.stringify({ checkpoint_id: id, conversation: true, files: 3, problems: [] }))
+      const body = Buffer.concat(pieces)
+      if (request.method === 'PUT') return void restore(String(request.headers['x-lap-checkpoint-id']), body, response)
+      if (request.url === '/bind') {
+        const { epoch, checkpoint } = JSON.parse(body.toString()) as BindRequest
+        const reply: BindReply = { epoch, harness_session_id: 'ses' }
+        return response.end(JSON.stringify(checkpoint === undefined ? reply : { ...reply, restored: report }))
       }
       sandbox.asked++
       const { archive, refuse, cutAt } = answers
@@ -84,6 +102,8 @@ export const startCheckpointSandbox = async (): Promise<CheckpointSandbox> => {
     asked: 0,
     restored,
     refuseRestore: null,
+    holdRestore: null,
+    restoring: { now: 0, most: 0 },
     async [Symbol.asyncDispose]() {
       server.closeAllConnections()
       server.close()
@@ -134,7 +154,11 @@ export const checkpointDeps = (
     log: createLogger({ level: 'silent', name: 'test' }),
     metrics: createMetrics(),
     outbox: { kick() {} },
-    config: { checkpoint: { maxBytes, retentionMs: 3_600_000, store: store.kind, s3: null } },
+    sealer: createSealer(null),
+    config: {
+      litellm: { apiBase: 'http://127.0.0.1:9', apiKey: '' },
+      checkpoint: { maxBytes, retentionMs: 3_600_000, store: store.kind, s3: null },
+    },
   } as unknown as ActivityDeps
 }
 
@@ -145,6 +169,20 @@ export const conversationIn = async (sql: Sql, { endpoint }: CheckpointSandbox):
   const conversation = await buildConversation(sql)
   await sql.query('update sandbox set endpoint = $2 where id = $1', [conversation.sandbox.id, endpoint])
   return conversation
+}
+
+/** What its workflow has done when a checkpoint is due. */
+export const storeCheckpoint = (sql: Sql, sessionId: string, deps = checkpointDeps(sql)): Promise<CheckpointOutcome> =>
+  runActivity(() => checkpointActivities(deps).storeCheckpoint(sessionId))
+
+/** It has lost its sandbox, and has another one at the same address. */
+export const moveWithin = async (
+  sql: Sql,
+  conversation: Conversation,
+  { endpoint }: CheckpointSandbox,
+): Promise<void> => {
+  const { id } = await conversation.move()
+  await sql.query('update sandbox set endpoint = $2 where id = $1', [id, endpoint])
 }
 
 /** One message and its end. @returns the turn */

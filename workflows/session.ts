@@ -20,7 +20,7 @@ import { createMarks } from './marks.ts'
 import { createRemovals } from './removals.ts'
 import { describeSession, isWanted, lookAgainIn, nextStep, shortestWaitMs } from './session-state.ts'
 import type { SessionStep, Spent } from './session-state.ts'
-import { brief, quick, starting, turning } from './steps.ts'
+import { binding, quick, starting, turning } from './steps.ts'
 import { whileWanted } from './while-wanted.ts'
 
 /** Why a sandbox did not start, when that is what an activity failed with. */
@@ -78,7 +78,7 @@ const createSteps = (sessionId: string) => {
   }
 
   const bind = async (): Promise<void> => {
-    const outcome = await brief.bindSandbox(sessionId)
+    const outcome = await binding.bindSandbox(sessionId)
     const lastFailure = {
       code: 'sandbox_lost' as const,
       message: 'it did not answer when it was told whom it works for',

@@ -4,6 +4,7 @@ import {
   checkpointStoreTimeoutMs,
   janitorHeartbeatMs,
   provisionHeartbeatTimeoutMs,
+  restoreWaitMaxMs,
   sandboxReadyTimeoutMs,
   turnHeartbeatMs,
   webhookTimeoutMs,
@@ -21,6 +22,13 @@ export const quick = proxyLocalActivities<Activities>({ startToCloseTimeout: '30
 /** One call to a sandbox, or its removal. */
 export const brief = proxyActivities<Activities>({
   startToCloseTimeout: '2m',
+  heartbeatTimeout: provisionHeartbeatTimeoutMs,
+  retry,
+})
+
+/** The same, behind other sessions that get their checkpoint back: begun anew, it would be the last of them. */
+export const binding = proxyActivities<Activities>({
+  startToCloseTimeout: restoreWaitMaxMs + 120_000,
   heartbeatTimeout: provisionHeartbeatTimeoutMs,
   retry,
 })
