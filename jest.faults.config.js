@@ -5,6 +5,7 @@ export default {
   ...config,
   testMatch: ['<rootDir>/test/faults/**/*.test.ts'],
   testPathIgnorePatterns: ['/node_modules/'],
+  testSequencer: '<rootDir>/test/faults/sequencer.js',
   // Each wait has a limit of its own; this one is for a machine on which a process takes a minute to start.
   testTimeout: 300_000,
 }

@@ -1,4 +1,5 @@
-import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals'
 import { sandboxToken } from '../../sandbox/token.ts'
 import { canRunNode } from '../../tools/cluster/node.ts'
 import { MASTER_KEY, until } from '../faults/stack.ts'
@@ -14,6 +15,8 @@ import {
   type Session,
   textOf,
 } from '../faults/world.ts'
+import { openTerminal } from '../terminal/client.ts'
+import { PROMPTS } from '../terminal/prompts.ts'
 import { startWordGateway, type WordGateway } from '../word-gateway.ts'
 import { GATEWAY_KEY, type RealCluster, type RealPlatform, startRealCluster, startRealPlatform } from './real-node.ts'
 
@@ -28,8 +31,10 @@ const MODES = [
   { api: 'pod', access: 'pod-ip' },
 ] as const
 
-/** Others that hold conversations, each with a gateway that answers in its dialect. Codex and Qwen Code run contained, in harness-images.test.ts. */
-const OTHERS = ['claude-agent-sdk']
+/** Others that hold conversations, each with a gateway that answers in its dialect. */
+const OTHERS = ['claude-agent-sdk', 'codex', 'qwen-code']
+/** The terminal of Codex runs the image of Codex. */
+const IMAGES = ['opencode', ...OTHERS, 'claude-code']
 
 const told = async ({ stack }: RealPlatform, id: string, type: string): Promise<LogEvent[]> =>
   (await eventsOf(stack, id)).filter((event) => event.type === type)
@@ -55,8 +60,10 @@ const printed = (message: Message): string =>
 ;(able.ok ? describe : describe.skip)('a real node', () => {
   let real: RealCluster
   // The first run builds Kubernetes and the image.
-  beforeAll(async () => void (real = await startRealCluster(['opencode', ...OTHERS])), 1_500_000)
+  beforeAll(async () => void (real = await startRealCluster(IMAGES)), 1_500_000)
   afterAll(async () => real?.[Symbol.asyncDispose](), 60_000)
+  // What a test waits for in vain may be a daemon that has ended, which nothing else would say.
+  afterEach(() => real.node.assertRuns())
 
   describe.each(MODES)('with K8S_SANDBOX_API=$api and K8S_ACCESS=$access', (mode) => {
     let platform: RealPlatform
@@ -196,5 +203,24 @@ const printed = (message: Message): string =>
       expect(asked).toContain(`${harness}-first`)
       expect((await platform.stack.http('DELETE', `/agents/${agent}`)).status).toBe(204)
     })
+
+    test.each(Object.entries(PROMPTS))(
+      '%s is typed into in a pod, and answers on its screen',
+      async (harness, prompt) => {
+        const agent = await createAgent(platform.stack, { harness_id: harness })
+        const { id } = await openSession(platform.stack, agent, { wait: true })
+        const { body } = await platform.stack.http<{ url: string }>('POST', `/sessions/${id}/tty-ticket`)
+        await using terminal = await openTerminal(`${platform.stack.api().url.replace('http', 'ws')}${body.url}`)
+        await terminal.until(prompt)
+        terminal.type(`${harness}-typed`)
+        await terminal.until(new RegExp(`${harness}-typed`))
+        // One that takes what comes fast for a paste takes an Enter in it for a line.
+        await sleep(500)
+        terminal.type('\r')
+        await terminal.until(/^\W*word\s*$/m)
+        expect(gateway.asked.map(({ body: each }) => JSON.stringify(each)).join('\n')).toContain(`${harness}-typed`)
+        expect((await platform.stack.http('DELETE', `/agents/${agent}`)).status).toBe(204)
+      },
+    )
   })
 })

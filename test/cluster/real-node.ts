@@ -112,6 +112,7 @@ export const startRealPlatform = async (
         K8S_ACCESS: access,
         K8S_HARNESS_IMAGE_OPENCODE: images['opencode'] ?? '',
         K8S_HARNESS_IMAGE_CLAUDE_SDK: images['claude-agent-sdk'] ?? '',
+        K8S_HARNESS_IMAGE_CLAUDE_CODE: images['claude-code'] ?? '',
         K8S_HARNESS_IMAGE_CODEX: images['codex'] ?? '',
         K8S_HARNESS_IMAGE_QWEN_CODE: images['qwen-code'] ?? '',
         K8S_IMAGE_PULL_POLICY: 'Never',

@@ -6,7 +6,6 @@ const escalated = (cmd: string): string =>
 
 describeTerminal({
   id: 'codex-terminal',
-  prompt: /^› Ask Codex/m,
   asking: escalated,
   question: /Would you like to run/,
 })

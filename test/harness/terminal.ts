@@ -7,21 +7,13 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { createSupervisorClient } from '../../sandbox/supervisor-client.ts'
 import { type LiteLlm, startLiteLlm } from '../litellm/litellm.ts'
 import { type TestMcpServer, startMcpServer } from '../mcp-server.ts'
-import {
-  type HARNESS_DIRS,
-  MASTER_KEY,
-  type TestSupervisor,
-  bindRequest,
-  makeRepository,
-  startSupervisor,
-} from '../supervisor.ts'
+import { MASTER_KEY, type TestSupervisor, bindRequest, makeRepository, startSupervisor } from '../supervisor.ts'
 import { type TerminalClient, openTerminal } from '../terminal/client.ts'
+import { PROMPTS } from '../terminal/prompts.ts'
 import { processTexts } from './processes.ts'
 
 export type Expected = {
-  id: keyof typeof HARNESS_DIRS
-  /** What its screen shows when it waits for a prompt, and no dialog. */
-  prompt: RegExp
+  id: keyof typeof PROMPTS
   /** A line of the script that makes it ask before a command is run. */
   asking: (command: string) => string
   /** What it then shows, and what is pressed to allow it. */
@@ -31,7 +23,8 @@ export type Expected = {
 const MARK = 'session-secret-4711'
 
 /** A real program of a terminal, typed into by a real client, in front of a real LiteLLM proxy. */
-export const describeTerminal = ({ id, prompt, asking, question }: Expected): void => {
+export const describeTerminal = ({ id, asking, question }: Expected): void => {
+  const prompt = PROMPTS[id]
   const client = createSupervisorClient({ masterKey: MASTER_KEY })
   let litellm: LiteLlm
   let mcp: TestMcpServer

@@ -115,7 +115,11 @@ export const kubeletConfig = ({ dir, clusterDir, address, kubeletPort }: NodePla
   kubeAPIQPS: 200,
   kubeAPIBurst: 400,
   oomScoreAdj: 0,
-  featureGates: { KubeletInUserNamespace: true },
+  featureGates: {
+    KubeletInUserNamespace: true,
+    // Without control groups for pods it dereferences nil in a pod that goes away amid its start, and ends (kubernetes/kubernetes#137993).
+    InPlacePodVerticalScaling: false,
+  },
 })
 
 type Daemon = { command: string; args: string[] }

@@ -41,6 +41,8 @@ export type RealNode = AsyncDisposable & {
   address: string
   /** `ctr` on the node's containerd. @returns what it prints */
   ctr(...args: string[]): Promise<string>
+  /** @throws Error with the name and the log of a daemon of it that has ended */
+  assertRuns(): void
   stop(): Promise<void>
 }
 
@@ -191,7 +193,7 @@ const takeImages = async (images: Image[], ctr: RealNode['ctr']): Promise<void> 
   for (const { name, file } of images) if (digestOf(name) === undefined) await ctr('images', 'import', file)
 }
 
-const startAll = async (plan: NodePlan, options: NodeOptions, ctr: RealNode['ctr']): Promise<void> => {
+const startAll = async (plan: NodePlan, options: NodeOptions, ctr: RealNode['ctr']): Promise<Daemons> => {
   const { bridge, address, proxyHealthPort } = plan
   const daemons = await manageDaemons(plan, options.onSpawn)
   await writeConfigs(plan)
@@ -208,6 +210,7 @@ const startAll = async (plan: NodePlan, options: NodeOptions, ctr: RealNode['ctr
   await until('The node is ready', () => isReady(kube), daemons.assertRun)
   const healthz = `http://127.0.0.1:${proxyHealthPort}/healthz`
   await until('kube-proxy has its rules', async () => (await fetch(healthz)).ok, daemons.assertRun)
+  return daemons
 }
 
 /** Ends this machine's node, if it is one of the control plane in that folder. @returns whether it was */
@@ -221,14 +224,14 @@ const startAlone = async (dir: string, options: NodeOptions): Promise<RealNode> 
   const ctr = (...args: string[]): Promise<string> => run('ctr', ['-a', socketOf(dir), '-n', 'k8s.io', ...args])
   const stop = async (): Promise<void> => void (await endNode(dir))
   try {
-    await startAll(plan, options, ctr)
+    const { assertRun } = await startAll(plan, options, ctr)
+    return { name: REAL_NODE, address: plan.address, ctr, assertRuns: assertRun, stop, [Symbol.asyncDispose]: stop }
   } catch (error) {
     const keep = path.join(os.tmpdir(), `lap-node-logs-${process.pid}`)
     await run('cp', ['-r', path.join(dir, 'logs'), keep])
     await stop()
     throw new Error(`The node did not start; its logs are in ${keep}`, { cause: error })
   }
-  return { name: REAL_NODE, address: plan.address, ctr, stop, [Symbol.asyncDispose]: stop }
 }
 
 /**
