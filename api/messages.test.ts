@@ -4,6 +4,7 @@ import type { Session } from './schemas/session.ts'
 import { GATEWAY_KEY, startTestApi } from '../test/api.ts'
 import type { Failure, TestApi } from '../test/api.ts'
 import { openStream } from '../test/event-stream.ts'
+import { until } from '../test/until.ts'
 
 let api: TestApi
 let agent: string
@@ -27,13 +28,6 @@ const textOf = ({ parts }: Message): string =>
   parts.map((part) => (typeof part['text'] === 'string' ? part['text'] : '')).join('')
 const thread = async (id: string): Promise<Message[]> =>
   (await api.call<Message[]>('GET', `/sessions/${id}/messages`)).body
-const until = async <T>(look: () => Promise<T | null | undefined | false>): Promise<T> => {
-  for (const end = Date.now() + 30_000; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 25))) {
-    const found = await look()
-    if (found !== null && found !== undefined && found !== false) return found
-  }
-  throw new Error('not within 30 s')
-}
 
 test('a message is answered with the harness’ reply, which stays in the thread and the log after the session is gone', async () => {
   const session = await open({ title: 'Talk' })
@@ -76,7 +70,7 @@ test('messages run one at a time in the order in which they came, also those sen
 test('message_stream shows what the harness says of this turn and then the reply; its ids are those of the log', async () => {
   const session = await open()
   const first = send(session.id, 'wait 300\nsay not this')
-  await until(async () => (await thread(session.id)).length > 0)
+  await until('the message is there', 30_000, async () => (await thread(session.id)).length > 0)
   const stream = await openStream(api.urlOf(`/sessions/${session.id}/message_stream`), {
     method: 'POST',
     body: { text: 'stream 3 5' },
@@ -105,7 +99,7 @@ test('a client that goes away does not end its turn; repeating the message with 
   const leaving = new AbortController()
   const headers = { 'idempotency-key': 'leaving' }
   const sent = send(session.id, 'wait 500\nsay still here', { signal: leaving.signal, headers }).catch(() => 'gone')
-  await until(async () => (await thread(session.id)).length > 0)
+  await until('the message is there', 30_000, async () => (await thread(session.id)).length > 0)
   leaving.abort()
   expect(await sent).toBe('gone')
   const again = await send(session.id, 'wait 500\nsay still here', { headers })
@@ -116,9 +110,9 @@ test('a client that goes away does not end its turn; repeating the message with 
 test('abort cancels what runs and what waits; the session goes on', async () => {
   const session = await open()
   const first = send(session.id, 'wait 20000\nsay never')
-  await until(async () => (await thread(session.id))[0]?.info['status'] === 'running')
+  await until('it is worked on', 30_000, async () => (await thread(session.id))[0]?.info['status'] === 'running')
   const answers = [first, send(session.id, 'say neither')]
-  await until(async () => (await thread(session.id)).length === 2)
+  await until('both are there', 30_000, async () => (await thread(session.id)).length === 2)
   expect(await api.call('POST', `/sessions/${session.id}/abort`)).toMatchObject({ status: 200, body: { ok: true } })
   for (const { status, body } of await Promise.all(answers))
     expect({ status, body }).toMatchObject({ status: 409, body: { code: 'turn_cancelled' } })
@@ -142,10 +136,10 @@ test('a restart moves the session: the conversation goes on, the turn that ran i
   const session = await open()
   await send(session.id, 'say the word is plum')
   const running = send(session.id, 'wait 20000\nsay never')
-  await until(async () => (await thread(session.id)).at(-1)?.info['status'] === 'running')
+  await until('it is worked on', 30_000, async () => (await thread(session.id)).at(-1)?.info['status'] === 'running')
   await api.call('POST', `/sessions/${session.id}/restart`)
   expect(await running).toMatchObject({ status: 409, body: { code: 'turn_interrupted' } })
-  const moved = await until(async () => {
+  const moved = await until('the session has moved', 30_000, async () => {
     const { body } = await api.call<Session>('GET', `/sessions/${session.id}`)
     return body.attempt === 2 && body.sandbox_url !== null && body
   })
@@ -181,7 +175,7 @@ test('a hundred messages may wait in a session; the next is 429 with Retry-After
   const waiting = Array.from({ length: 100 }, () =>
     send(session.id, 'wait 60000', { signal: gone.signal }).catch(() => null),
   )
-  await until(async () => (await thread(session.id)).length === 100)
+  await until('all are there', 30_000, async () => (await thread(session.id)).length === 100)
   const answer = await send(session.id, 'one more')
   expect(answer).toMatchObject({ status: 429, body: { code: 'rate_limited' } })
   expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0)
@@ -194,7 +188,7 @@ test('a hundred messages may wait in a session; the next is 429 with Retry-After
 test('deleting a session answers those who wait for its turns with 410 and how it ended', async () => {
   const session = await open()
   const waiting = api.call<Failure>('POST', `/sessions/${session.id}/message`, { body: { text: 'wait 20000' } })
-  await until(async () => (await thread(session.id)).length > 0)
+  await until('the message is there', 30_000, async () => (await thread(session.id)).length > 0)
   await api.call('DELETE', `/sessions/${session.id}`)
   expect(await waiting).toMatchObject({
     status: 410,

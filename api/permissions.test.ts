@@ -5,6 +5,7 @@ import type { Session } from './schemas/session.ts'
 import { startTestApi } from '../test/api.ts'
 import type { Answer, Failure, TestApi } from '../test/api.ts'
 import { openStream } from '../test/event-stream.ts'
+import { until } from '../test/until.ts'
 
 let api: TestApi
 beforeAll(async () => {
@@ -14,13 +15,6 @@ afterAll(async () => {
   await api[Symbol.asyncDispose]()
 }, 60_000)
 
-const until = async <T>(look: () => Promise<T | null | undefined | false>): Promise<T> => {
-  for (const end = Date.now() + 30_000; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 25))) {
-    const found = await look()
-    if (found !== null && found !== undefined && found !== false) return found
-  }
-  throw new Error('not within 30 s')
-}
 const open = async (policy: object = { permissions: 'ask' }): Promise<string> => {
   const body = { model: 'demo', harness_id: 'light', ...policy }
   const { body: agent } = await api.call<{ id: string }>('POST', '/agents', { body })
@@ -33,7 +27,7 @@ const textOf = ({ body }: Answer<Message>): string =>
 const session = async (id: string) => (await api.call<Session>('GET', `/sessions/${id}`)).body
 const permissions = async (id: string, query = '') =>
   (await api.call<Permission[]>('GET', `/sessions/${id}/permissions${query}`)).body
-const asked = (id: string) => until(async () => (await permissions(id, '?status=open'))[0])
+const asked = (id: string) => until('the harness asks', 30_000, async () => (await permissions(id, '?status=open'))[0])
 const reply = (id: string, permission: string, decision: string) =>
   api.call<Permission & Failure>('POST', `/sessions/${id}/permissions/${permission}`, { body: { decision } })
 const ask = 'ask execute rm -rf build\nsay done'

@@ -3,6 +3,7 @@ import type { Message, QueuedMessage } from './schemas/message.ts'
 import type { Session } from './schemas/session.ts'
 import { startTestApi } from '../test/api.ts'
 import type { Answer, Failure, TestApi } from '../test/api.ts'
+import { until } from '../test/until.ts'
 
 let api: TestApi
 let agent: string
@@ -15,13 +16,6 @@ afterAll(async () => {
   await api[Symbol.asyncDispose]()
 }, 60_000)
 
-const until = async <T>(look: () => Promise<T | null | undefined | false>): Promise<T> => {
-  for (const end = Date.now() + 30_000; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 25))) {
-    const found = await look()
-    if (found !== null && found !== undefined && found !== false) return found
-  }
-  throw new Error('not within 30 s')
-}
 const open = async (): Promise<string> =>
   (await api.call<Session>('POST', `/agents/${agent}/session?wait=ready`, { body: {} })).body.id
 const send = (id: string, text: string): Promise<Answer<Message & Failure>> =>
@@ -31,7 +25,9 @@ const textOf = ({ parts }: Pick<Message, 'parts'>): string =>
 const thread = async (id: string) => (await api.call<Message[]>('GET', `/sessions/${id}/messages`)).body
 const queue = async (id: string) => (await api.call<QueuedMessage[]>('GET', `/sessions/${id}/queue`)).body
 const runs = (id: string, text: string) =>
-  until(async () => (await thread(id)).some((one) => one.info['status'] === 'running' && textOf(one).includes(text)))
+  until(`it works on ${text}`, 30_000, async () =>
+    (await thread(id)).some((one) => one.info['status'] === 'running' && textOf(one).includes(text)),
+  )
 
 /** A session in which one message runs for long and others wait, in this order. */
 const busy = async (...texts: string[]) => {
@@ -41,7 +37,7 @@ const busy = async (...texts: string[]) => {
   const waiting: Promise<Answer<Message & Failure>>[] = []
   for (const text of texts) {
     waiting.push(send(id, text))
-    await until(async () => (await queue(id)).length === waiting.length)
+    await until('it waits', 30_000, async () => (await queue(id)).length === waiting.length)
   }
   const messages = await queue(id)
   expect(messages.map(textOf)).toEqual(texts)
@@ -102,7 +98,7 @@ test('a message that has begun is left as it is, and the refusal says what happe
   expect(await api.call('PATCH', path, { body: { text: 'x' } })).toMatchObject(started)
   expect(await api.call('DELETE', path)).toMatchObject(started)
   await api.call('POST', `/sessions/${id}/abort`)
-  await until(async () => (await thread(id))[0]?.info['status'] === 'cancelled')
+  await until('it is cancelled', 30_000, async () => (await thread(id))[0]?.info['status'] === 'cancelled')
   expect(await api.call('DELETE', path)).toMatchObject({ status: 409, body: { code: 'turn_over' } })
 })
 

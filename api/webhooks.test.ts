@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, jest, test } from '@jest/globals'
 import { WEBHOOK_EVENTS } from '../domain/webhook.ts'
 import type { WebhookEvent } from '../domain/webhook.ts'
@@ -8,6 +7,7 @@ import type { Answer, Failure, TestApi } from '../test/api.ts'
 import { buildAgent } from '../test/builders.ts'
 import { startReceiver, status, verified } from '../test/receiver.ts'
 import type { Received, Receiver } from '../test/receiver.ts'
+import { until } from '../test/until.ts'
 import { createSealer } from '../vault/seal.ts'
 import { WEBHOOK_PAYLOADS } from './schemas/webhook-payload.ts'
 import type { Webhook, WebhookDelivery } from './schemas/webhook.ts'
@@ -31,17 +31,6 @@ afterEach(async () => {
   await receiver[Symbol.asyncDispose]()
 })
 
-const until = async <T>(
-  what: string,
-  probe: () => Promise<T | null | undefined | false> | T | null | undefined | false,
-): Promise<T> => {
-  for (const end = Date.now() + 60_000; Date.now() < end; await sleep(25)) {
-    const found = await probe()
-    if (found !== null && found !== undefined && found !== false) return found
-  }
-  throw new Error(`Not within a minute: ${what}`)
-}
-
 const create = async (over: object = {}): Promise<WithSecret> => {
   const body = { url: `${receiver.url}/hook?key=1`, events: [...WEBHOOK_EVENTS], ...over }
   const made = await api.call<WithSecret>('POST', '/webhooks', { body })
@@ -55,12 +44,12 @@ const delivery = async ({ webhook_id, id }: WebhookDelivery) =>
 const deliveries = async (id: string, query = '') =>
   (await api.call<WebhookDelivery[]>('GET', `/webhooks/${id}/deliveries${query}`)).body
 const reaches = (one: WebhookDelivery, wanted: string): Promise<WebhookDelivery> =>
-  until(`the delivery is ${wanted}`, async () => {
+  until(`the delivery is ${wanted}`, 60_000, async () => {
     const now = await delivery(one)
     return now.status === wanted ? now : null
   })
 const tried = (one: WebhookDelivery, times: number): Promise<WebhookDelivery> =>
-  until(`the delivery was tried ${times} times`, async () => {
+  until(`the delivery was tried ${times} times`, 60_000, async () => {
     const now = await delivery(one)
     return now.attempt_count >= times ? now : null
   })
@@ -182,12 +171,13 @@ test('a whole session is told, in the shapes of the document, and each request v
   const reply = api.call('POST', `${path}/message`, { body: { text: 'ask execute rm\nhello' } })
   const asked = await until(
     'the harness asks',
+    60_000,
     async () => (await api.call<{ id: string }[]>('GET', `${path}/permissions`)).body[0],
   )
   await api.call('POST', `${path}/permissions/${asked.id}`, { body: { decision: 'allow' } })
   expect((await reply).status).toBe(200)
   await api.call('DELETE', path)
-  await until('all is delivered', async () => (await deliveries(id, '?status=delivered')).length === 4)
+  await until('all is delivered', 60_000, async () => (await deliveries(id, '?status=delivered')).length === 4)
   const told = receiver.received.map((request) => verified(request, secret))
   const order = (data: Record<string, unknown>): number => Number(data['seq'])
   expect(told.toSorted((a, b) => order(a.data) - order(b.data)).map(({ type }) => type)).toEqual([
@@ -219,7 +209,7 @@ test('a failed session is told with its reason', async () => {
     body: { name: 'bad', model: 'scripted', harness_id: 'light', setup_cmd: 'exit 3' },
   })
   await api.call('POST', `/agents/${agent.body.id}/session`)
-  await until('it is delivered', async () => (await deliveries(id, '?status=delivered')).length === 1)
+  await until('it is delivered', 60_000, async () => (await deliveries(id, '?status=delivered')).length === 1)
   const [told] = receiver.received.map((request) => verified(request, secret))
   expect(WEBHOOK_PAYLOADS['session.failed'].schema.parse(told)).toEqual(told)
   expect(told).toMatchObject({
@@ -359,7 +349,7 @@ describe('a delivery', () => {
     await tried(told, 2)
     await api.call('DELETE', `/webhooks/${id}`)
     const { temporal } = api.deps
-    await until('its workflow has ended', async () => {
+    await until('its workflow has ended', 60_000, async () => {
       const { status: state } = await temporal.client.workflow.getHandle(`webhook/${told.id}`).describe()
       return state.name === 'COMPLETED'
     })

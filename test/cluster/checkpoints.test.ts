@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { pathOf } from '../../kubernetes/objects.ts'
 import { createS3Checkpoints } from '../../s3/checkpoints.ts'
 import type { S3Checkpoints } from '../../s3/checkpoints.ts'
-import { until } from '../faults/stack.ts'
+import { until } from '../until.ts'
 import {
   createAgent,
   eventsOf,

@@ -2,7 +2,7 @@ import { connect } from 'node:net'
 import { once } from 'node:events'
 import { endProcess, startProcess } from '../../tools/dev/process.ts'
 import { run } from '../../tools/image/run.ts'
-import { until } from '../faults/stack.ts'
+import { until } from '../until.ts'
 
 const LINK = { here: '10.254.254.1', there: '10.254.254.2' }
 

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { type KubeObject, pathOf, type Resource } from '../../kubernetes/objects.ts'
-import { until } from '../faults/stack.ts'
+import { until } from '../until.ts'
 import {
   createAgent, expectWholeLog, insist, type Message, openSession, sandboxesOf, type Session, sweep, textOf, times,
 } from '../faults/world.ts' // prettier-ignore

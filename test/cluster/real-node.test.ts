@@ -2,7 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals'
 import { sandboxToken } from '../../sandbox/token.ts'
 import { canRunNode } from '../../tools/cluster/node.ts'
-import { MASTER_KEY, until } from '../faults/stack.ts'
+import { MASTER_KEY } from '../faults/stack.ts'
+import { until } from '../until.ts'
 import {
   createAgent,
   eventsOf,

@@ -3,7 +3,8 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { replyTo } from './model.ts'
-import { type Stack, startStack, until } from './stack.ts'
+import { type Stack, startStack } from './stack.ts'
+import { until } from '../until.ts'
 import {
   createAgent,
   eventsOf,

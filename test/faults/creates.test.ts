@@ -1,5 +1,6 @@
 import { expect, test } from '@jest/globals'
-import { type Stack, until } from './stack.ts'
+import type { Stack } from './stack.ts'
+import { until } from '../until.ts'
 import { withStack } from './with-stack.ts'
 import { createAgent, leavesNothing, poolCounts, type Session, times, warmPool } from './world.ts'
 

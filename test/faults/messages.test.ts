@@ -1,6 +1,7 @@
 import { expect, test } from '@jest/globals'
 import { replyTo } from './model.ts'
-import { type Stack, until } from './stack.ts'
+import type { Stack } from './stack.ts'
+import { until } from '../until.ts'
 import { behindProxy, signalSandbox, streaming, turnsOver } from './turns.ts'
 import { withStack } from './with-stack.ts'
 import {

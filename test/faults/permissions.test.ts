@@ -1,6 +1,7 @@
 import { expect, test } from '@jest/globals'
 import { replyTo } from './model.ts'
-import { type Reply, type Stack, until } from './stack.ts'
+import type { Reply, Stack } from './stack.ts'
+import { until } from '../until.ts'
 import { behindProxy, signalSandbox, turnsOver } from './turns.ts'
 import { withStack } from './with-stack.ts'
 import { createAgent, expectWholeLog, getSession, type Message, openSession, say, textOf, turnsOf } from './world.ts'

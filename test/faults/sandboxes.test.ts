@@ -3,7 +3,8 @@ import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { expect, test } from '@jest/globals'
 import { replyTo } from './model.ts'
-import { type Stack, until } from './stack.ts'
+import type { Stack } from './stack.ts'
+import { until } from '../until.ts'
 import { withStack } from './with-stack.ts'
 import {
   createAgent,

@@ -13,6 +13,7 @@ import { type RunningPostgres, startPostgres } from '../../tools/dev/postgres.ts
 import { endProcess, type ProcessRecord, recordOf } from '../../tools/dev/process.ts'
 import { type RunningTemporal, startTemporal } from '../../tools/dev/temporal.ts'
 import { watchOver } from '../servers.ts'
+import { until } from '../until.ts'
 import { type ScriptedModel, startModel } from './model.ts'
 import { processesIn } from './processes.ts'
 import { type Proxy, startProxy } from './proxy.ts'
@@ -27,26 +28,6 @@ const run = promisify(execFile)
 /** Without a bundle, a worker bundles its workflows first, on a machine on which everything else goes on. */
 const READY_MS = 150_000
 export const MASTER_KEY = 'fault-test-key'
-
-/** Looks every 25 ms until `probe` gives something; a probe that throws has not. */
-export const until = async <T>(
-  what: string,
-  deadlineMs: number,
-  probe: () => Promise<T | null | undefined | false> | T | null | undefined | false,
-): Promise<T> => {
-  let last: unknown
-  for (const end = Date.now() + deadlineMs; Date.now() < end;) {
-    try {
-      const found = await probe()
-      if (found !== null && found !== undefined && found !== false) return found
-      last = undefined
-    } catch (error) {
-      last = error
-    }
-    await new Promise((resolve) => setTimeout(resolve, 25))
-  }
-  throw new Error(`Not within ${deadlineMs / 1_000} s: ${what}`, { cause: last })
-}
 
 export type Reply<T> = { status: number; body: T; headers: Headers }
 

@@ -2,7 +2,8 @@ import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { beforeAll, describe, expect, test } from '@jest/globals'
-import { type Stack, until } from './stack.ts'
+import type { Stack } from './stack.ts'
+import { until } from '../until.ts'
 import { withStack } from './with-stack.ts'
 import {
   createAgent, getSession, leavesNothing, openSession, poolHas, reaches, sandboxesOf, type SandboxRow, say, supervisorPid, textOf, warmPool, workflowStatus,

@@ -2,7 +2,8 @@ import { expect, test } from '@jest/globals'
 import { replyTo } from './model.ts'
 import { startProxy } from './proxy.ts'
 import { read, type Reader } from './reader.ts'
-import { type Stack, until } from './stack.ts'
+import type { Stack } from './stack.ts'
+import { until } from '../until.ts'
 import { withStack } from './with-stack.ts'
 import {
   createAgent,

@@ -2,7 +2,8 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { type TerminalClient, openTerminal } from '../terminal/client.ts'
-import { type Stack, startStack, until } from './stack.ts'
+import { type Stack, startStack } from './stack.ts'
+import { until } from '../until.ts'
 import { createAgent, getSession, openSession, reaches, supervisorPid } from './world.ts'
 
 const harnesses = ['../../bench/harness', '../terminal/harness'].map((each) =>

@@ -1,5 +1,6 @@
 import { type Proxy, startProxy } from './proxy.ts'
-import { type Stack, until } from './stack.ts'
+import type { Stack } from './stack.ts'
+import { until } from '../until.ts'
 import { sandboxesOf, supervisorPid, type Turn, turnsOf } from './world.ts'
 
 /** Moments of a turn that many tests wait for, and what they do to it then. */

@@ -2,7 +2,8 @@ import { expect, test } from '@jest/globals'
 import { startReceiver, status, verified } from '../receiver.ts'
 import type { Receiver } from '../receiver.ts'
 import { startProxy } from './proxy.ts'
-import { type Stack, until } from './stack.ts'
+import type { Stack } from './stack.ts'
+import { until } from '../until.ts'
 import { withStack } from './with-stack.ts'
 import {
   activityAttempts,

@@ -3,7 +3,8 @@ import { readFileSync, existsSync } from 'node:fs'
 import path from 'node:path'
 import { expect } from '@jest/globals'
 import { Client, Connection } from '@temporalio/client'
-import { type Part, type Reply, type Stack, until } from './stack.ts'
+import type { Part, Reply, Stack } from './stack.ts'
+import { until } from '../until.ts'
 
 /** What the tests do and look at, in the terms of the platform. */
 

@@ -1,7 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
-import { type Stack, startStack, until } from '../faults/stack.ts'
+import { type Stack, startStack } from '../faults/stack.ts'
+import { until } from '../until.ts'
 import {
   createAgent, eventsOf, expectWholeLog, getSession, type LogEvent, openSession, say, supervisorPid, textOf, turnsOf,
 } from '../faults/world.ts' // prettier-ignore

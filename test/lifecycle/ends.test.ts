@@ -1,6 +1,7 @@
 import { expect, test } from '@jest/globals'
 import { replyTo } from '../faults/model.ts'
-import { type Stack, until } from '../faults/stack.ts'
+import type { Stack } from '../faults/stack.ts'
+import { until } from '../until.ts'
 import { streaming } from '../faults/turns.ts'
 import { withStack } from '../faults/with-stack.ts'
 import {

@@ -1,5 +1,6 @@
 import { expect, test } from '@jest/globals'
-import { type Stack, until } from '../faults/stack.ts'
+import type { Stack } from '../faults/stack.ts'
+import { until } from '../until.ts'
 import { withStack } from '../faults/with-stack.ts'
 import {
   createAgent,

@@ -1,6 +1,7 @@
 import type { Client } from '@temporalio/client'
 import { Client as TemporalClient, Connection } from '@temporalio/client'
-import { type Stack, until } from '../faults/stack.ts'
+import type { Stack } from '../faults/stack.ts'
+import { until } from '../until.ts'
 import { createAgent, openSession, type Session } from '../faults/world.ts'
 
 /** What the tests of pools and sessions do and look at, beside test/faults/world.ts. */

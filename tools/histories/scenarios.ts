@@ -1,5 +1,5 @@
 import { JANITOR_WORKFLOW_ID } from '../../domain/names.ts'
-import { until } from '../../test/faults/stack.ts'
+import { until } from '../../test/until.ts'
 import { startReceiver, status } from '../../test/receiver.ts'
 import type { World } from './world.ts'
 

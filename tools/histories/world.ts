@@ -2,7 +2,8 @@ import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import type { Client } from '@temporalio/client'
 import { poolWorkflowId, sessionWorkflowId, webhookWorkflowId } from '../../domain/names.ts'
-import { type Stack, until } from '../../test/faults/stack.ts'
+import type { Stack } from '../../test/faults/stack.ts'
+import { until } from '../../test/until.ts'
 
 const DEADLINE_MS = 60_000
 
