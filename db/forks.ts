@@ -5,7 +5,7 @@ import type { Created, NewSession } from './claims.ts'
 import { restorableCheckpoints } from './checkpoints.ts'
 import type { CheckpointRow } from './entities/checkpoint.ts'
 import type { ForkedFrom, SessionRow } from './entities/session.ts'
-import { lockSessionRow, writeEvents } from './session-end.ts'
+import { lockSession, lockSessionRow, writeEvents } from './session-end.ts'
 import { violatedConstraint } from './sql.ts'
 import type { Sql } from './sql.ts'
 
@@ -21,21 +21,32 @@ export type Fork = {
   make(source: SessionRow): NewSession
 }
 
-/** @throws AppError `conflict` with `no_checkpoint` */
-const checkpointOf = async (
+const findCheckpoint = async (
   tx: Sql,
   source: SessionRow,
   { checkpointId, turnId }: ForkPoint,
-): Promise<CheckpointRow> => {
-  const found =
-    checkpointId === undefined && turnId === undefined
-      ? (await restorableCheckpoints(tx, source))[0]
-      : await tx.one<CheckpointRow>(
-          `select * from checkpoint where session_id = $1 and state = 'stored' and ($2::uuid is null or id = $2) and ($3::uuid is null or turn_id = $3)
-           order by created_at desc limit 1`,
-          [source.id, checkpointId ?? null, turnId ?? null],
-        )
-  if (found != null) return found
+): Promise<CheckpointRow | null> =>
+  checkpointId === undefined && turnId === undefined
+    ? ((await restorableCheckpoints(tx, source))[0] ?? null)
+    : tx.one<CheckpointRow>(
+        `select * from checkpoint where session_id = $1 and state = 'stored' and ($2::uuid is null or id = $2) and ($3::uuid is null or turn_id = $3)
+         order by created_at desc limit 1`,
+        [source.id, checkpointId ?? null, turnId ?? null],
+      )
+
+/**
+ * Under the lock of its session no checkpoint is given up. A fork without one of its own goes by that of another session, which is locked too: always an earlier
+ * one, so no two wait for each other.
+ * @throws AppError `conflict` with `no_checkpoint`
+ */
+const lockedCheckpoint = async (tx: Sql, source: SessionRow, from: ForkPoint): Promise<CheckpointRow> => {
+  let found = await findCheckpoint(tx, source, from)
+  if (found !== null && found.session_id !== source.id) {
+    await lockSession(tx, found.session_id)
+    found = await findCheckpoint(tx, source, from)
+  }
+  if (found !== null) return found
+  const { checkpointId, turnId } = from
   const what = turnId !== undefined ? `behind the turn ${turnId}` : (checkpointId ?? 'yet')
   const message = `session ${source.id} has no checkpoint ${what}: its checkpoints are listed at /checkpoints, one comes a moment after each turn`
   throw new AppError('conflict', message, { reason: 'no_checkpoint' })
@@ -54,10 +65,10 @@ const copyTurns = async (tx: Sql, { sourceId, forkId, upTo }: { sourceId: string
 
 const fork = (sql: Sql, { sourceId, from, make }: Fork): Promise<Created> =>
   sql.tx(async (tx) => {
-    // Under this lock no checkpoint of the session is given up, and from then on the new session keeps it.
     const source = await lockSessionRow(tx, sourceId)
     if (source === null) throw new AppError('not_found', `session ${sourceId} not found`)
-    const checkpoint = await checkpointOf(tx, source, from)
+    // Locked until the new session is there, which keeps it from then on.
+    const checkpoint = await lockedCheckpoint(tx, source, from)
     const session = make(source)
     const made = await insertSession(tx, session)
     if (made === null) return refused(tx, session)
