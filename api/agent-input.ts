@@ -52,11 +52,8 @@ export const checkResources = ({ config }: Deps, own: ResourceRequirements | nul
 }
 
 /** The image an agent of this harness is made with from now on. */
-export const imageOf = ({ config }: Deps, harnessId: string): string => {
-  const image = config.harness.images[harnessId] ?? config.harness.images['opencode']
-  if (image === undefined) throw new AppError('internal', `no image is configured for the harness ${harnessId}`)
-  return image
-}
+export const imageOf = ({ config }: Deps, harnessId: string): string =>
+  config.harness.images[harnessId] ?? config.harness.defaultImage
 
 /**
  * Seals new values; the mask keeps the stored one, so that an agent that was read can be sent back.

@@ -35,6 +35,16 @@ test('an agent is what was asked for, with defaults for the rest', async () => {
   expect((await api.call('GET', `/agents/${agent.id}`)).body).toEqual(agent)
 })
 
+test('an agent whose harness has no image of its own is made with the common one', async () => {
+  const env = { K8S_HARNESS_IMAGE: 'common:1', K8S_HARNESS_IMAGE_OPENCODE: 'opencode:2' }
+  await using platform = await startTestApi({ env })
+  const imageFor = async (harness_id: string): Promise<string> => {
+    const made = await platform.call<Agent>('POST', '/agents', { body: { model: 'demo', harness_id } })
+    return made.body.harness_image
+  }
+  await expect(Promise.all(['light', 'opencode'].map(imageFor))).resolves.toEqual(['common:1', 'opencode:2'])
+})
+
 test('values of the environment are never on the wire, in a log line, or readable in the database', async () => {
   const secret = 'hunter2-very-secret'
   const agent = await create({ env_vars: { TOKEN: secret }, allow_out: ['a.com'], env_var_hosts: { TOKEN: ['a.com'] } })

@@ -36,6 +36,8 @@ export type Config = {
   harness: {
     /** Harness id → image of a new agent with that harness. */
     images: Record<string, string>
+    /** Of harnesses that are not among these, such as those of `path`. */
+    defaultImage: string
     /** Absolute folders with further harness folders in them. */
     path: string[]
   }
@@ -164,6 +166,7 @@ export const loadConfig = (raw: Given): Config => {
     containerEnv: containerEnv.env,
     harness: {
       images: harnessImages(env),
+      defaultImage: env.K8S_HARNESS_IMAGE,
       path: (env.HARNESS_PATH ?? '')
         .split(':')
         .filter((folder) => folder !== '')
