@@ -14,6 +14,7 @@ import {
 } from '../test/checkpoint-sandbox.ts'
 import type { CheckpointSandbox } from '../test/checkpoint-sandbox.ts'
 import type { Conversation } from '../test/conversation.ts'
+import { until } from '../test/until.ts'
 import { withCheckpoints } from '../test/with-checkpoints.ts'
 import { bindActivities } from './bind.ts'
 
@@ -44,9 +45,7 @@ const busyWorker = (timeoutMs?: number) => {
   const places = pLimit(1)
   const { promise, resolve: free } = Promise.withResolvers<void>()
   void places(() => promise)
-  const waiting = async (): Promise<void> => {
-    while (places.pendingCount === 0) await sleep(5)
-  }
+  const waiting = () => until('a session waits', 20_000, () => places.pendingCount > 0)
   const more = timeoutMs === undefined ? {} : { timeoutMs }
   return { free, waiting, ...bindActivities(checkpointDeps(sql), { places, ...more }) }
 }
@@ -57,7 +56,7 @@ test('so many sessions get their checkpoint back at once; others, and checkpoint
   sandbox.holdRestore = hold
   const sessions = [session, await lost(), await lost(), await lost()]
   const binding = sessions.map(({ id }) => runActivity(() => bindSandbox(id)))
-  while (sandbox.restoring.now < 2) await sleep(10)
+  await until('two are restored', 20_000, () => sandbox.restoring.now === 2)
 
   const fresh = await conversationIn(sql, sandbox)
   await moveWithin(sql, fresh, sandbox)

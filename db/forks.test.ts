@@ -1,8 +1,8 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from '@jest/globals'
 import { newSession } from '../test/builders.ts'
 import { exchange, storeCheckpoint } from '../test/checkpoint-sandbox.ts'
 import type { Conversation } from '../test/conversation.ts'
+import { until } from '../test/until.ts'
 import { withCheckpoints } from '../test/with-checkpoints.ts'
 import { expireCheckpoints, restorableCheckpoints } from './checkpoints.ts'
 import type { SessionRow } from './entities/session.ts'
@@ -32,14 +32,12 @@ const expire = () => expireCheckpoints(sql, { retentionMs: -1, abandonedMs: 3_60
 
 /** Until the work is over, or so many transactions of this database wait for another one. */
 const overOrWaiting = async (work: Promise<unknown>, transactions: number): Promise<void> => {
-  let over = false
-  const end = (): void => {
-    over = true
-  }
-  work.then(end, end)
   const locks =
     "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and state = 'active'"
-  while (!over && (await sql.query(locks)).length < transactions) await sleep(5)
+  let over = false
+  const end = () => void (over = true)
+  work.then(end, end)
+  await until('it is over or waits', 20_000, async () => over || (await sql.query(locks)).length >= transactions)
 }
 
 /** What is begun meanwhile finds forks in the middle: their checkpoint is chosen, their turns are not copied. */
