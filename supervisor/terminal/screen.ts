@@ -12,16 +12,17 @@ export type Screen = {
   write(bytes: Buffer): void
   /** Bytes that are not drawn yet. */
   pendingBytes(): number
-  /** Draws what is pending, then changes the size; lines are wrapped anew. */
+  /** In its place among what is written: only what is drawn by then is wrapped anew. */
   resize(size: TtySize): void
+  /** That of what is written next. */
   size(): TtySize
   /** As drawn by now. */
   isAlternate(): boolean
   /**
    * Calls back when everything written before is drawn, and nothing that is written after, with what puts any terminal into the same state: scrollback,
-   * screen, colours, cursor, modes.
+   * screen, colours, cursor, modes; and with the size that it has there.
    */
-  snapshot(take: (text: string) => void): void
+  snapshot(take: (text: string, size: TtySize) => void): void
   dispose(): void
 }
 
@@ -33,16 +34,22 @@ export type ScreenOptions = {
   onDrawn: () => void
 }
 
-export const createScreen = ({ size, onAnswer, onDrawn }: ScreenOptions): Screen => {
+/** To wrap a row that is empty the serializer moves by no columns, which terminals take for one. */
+const withoutZeroMoves = (text: string): string => text.replaceAll('\u001b[0C', '').replaceAll('\u001b[0D', '')
+
+export const createScreen = ({ size: firstSize, onAnswer, onDrawn }: ScreenOptions): Screen => {
   // What a program writes wrong is no news.
   const options = { scrollback: scrollbackLines, allowProposedApi: true, logLevel: 'off' } as const
-  const terminal = new headless.Terminal({ ...size, ...options })
+  const terminal = new headless.Terminal({ ...firstSize, ...options })
   const serializer = new SerializeAddon()
   terminal.loadAddon(serializer)
   const modes = watchModes(terminal)
   terminal.onData(onAnswer)
   terminal.onBinary(onAnswer)
+  let size = firstSize
   let pending = 0
+  /** Called back in its place among the pieces. */
+  const inOrder = (act: () => void): void => terminal.write('', act)
 
   return {
     write(bytes) {
@@ -53,12 +60,17 @@ export const createScreen = ({ size, onAnswer, onDrawn }: ScreenOptions): Screen
       })
     },
     pendingBytes: () => pending,
-    resize: ({ cols, rows }) => terminal.resize(cols, rows),
-    size: () => ({ cols: terminal.cols, rows: terminal.rows }),
+    resize(next) {
+      size = next
+      inOrder(() => terminal.resize(next.cols, next.rows))
+    },
+    size: () => size,
     isAlternate: () => terminal.buffer.active.type === 'alternate',
     snapshot(take) {
-      // Called back in its place among the pieces.
-      terminal.write('', () => take(`\u001bc${serializer.serialize()}${modes.serialize()}`))
+      inOrder(() => {
+        const { cols, rows } = terminal
+        take(`\u001bc${withoutZeroMoves(serializer.serialize())}${modes.serialize()}`, { cols, rows })
+      })
     },
     dispose: () => terminal.dispose(),
   }

@@ -102,6 +102,19 @@ test('the size is that of whoever has changed it last, and all are told', async 
   while (second.notices.at(-1)?.['cols'] !== 100) await sleep(5)
 })
 
+test('a screen that is narrower than any is as narrow as can be', async () => {
+  await using own = await another()
+  await using terminal = await open({}, '?cols=1&rows=1', own)
+  while (terminal.notices.at(-1)?.['cols'] !== 2) await sleep(5)
+  terminal.resize({ cols: 1, rows: 2 })
+  while (terminal.notices.at(-1)?.['rows'] !== 2) await sleep(5)
+  terminal.type('stty size > narrow\r')
+  await made('narrow', own)
+  while (readFileSync(file('narrow', own), 'utf8') === '') await sleep(5)
+  expect(readFileSync(file('narrow', own), 'utf8')).toBe('2 2\n')
+  expect(terminal.notices.at(-1)).toEqual({ type: 'size', cols: 2, rows: 2 })
+})
+
 test('bytes arrive as they are, in both directions', async () => {
   await using terminal = await open()
   const all = Buffer.from(Array.from({ length: 256 }, (_, i) => i))

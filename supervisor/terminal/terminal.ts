@@ -61,6 +61,8 @@ const screenBytesResumed = 256 * 1024
 /** What waits for a program that asks and does not read; further answers it does not get. */
 const answerBytesMax = 1024 * 1024
 const pollMs = 20
+/** A wide character has two columns. */
+const colsMin = 2
 
 /** Ends whatever a program has left the terminal in: margins, a mouse, a hidden cursor, colours. */
 const CALM =
@@ -178,8 +180,9 @@ export const createTerminal = (options: TerminalOptions): Terminal => {
     run(held, held.spec, options)
     return true
   }
-  const resize = (size: TtySize): void => {
+  const resize = (wanted: TtySize): void => {
     const { cols, rows } = held.screen.size()
+    const size = { ...wanted, cols: Math.max(wanted.cols, colsMin) }
     if (cols === size.cols && rows === size.rows) return
     held.screen.resize(size)
     held.program?.resize(size)

@@ -13,7 +13,7 @@ export type Viewer = {
 }
 
 /**
- * Gives each viewer the screen as it is and then what is written to it, nothing lost or doubled in between.
+ * Gives each viewer the screen as it is and then what is written to it and which size it gets, in order, nothing lost or doubled in between.
  *
  *   joining ──the screen is drawn up to here──► live ──too far behind──► behind
  *      ▲                                                                   │ it has taken what was on its way
@@ -35,7 +35,9 @@ const caughtUpBytes = 64 * 1024
 /** Frames that a slow connection can be told apart from a dead one by. */
 const frameBytesMax = 64 * 1024
 
-type State = { is: 'joining'; since: Buffer[] } | { is: 'live' } | { is: 'behind' }
+/** What happens to a screen: something is written, or its size changes. */
+type News = Buffer | TtySize
+type State = { is: 'joining'; since: News[] } | { is: 'live' } | { is: 'behind' }
 
 export const createViewers = (screen: Screen): Viewers => {
   const states = new Map<Viewer, State>()
@@ -47,30 +49,30 @@ export const createViewers = (screen: Screen): Viewers => {
   const caughtUp = (viewer: Viewer): void => {
     if (states.get(viewer)?.is === 'behind' && viewer.pendingBytes() <= caughtUpBytes) join(viewer)
   }
+  const tell = (viewer: Viewer, news: News): void =>
+    Buffer.isBuffer(news) ? sendAll(viewer, news) : viewer.resized(news)
+  const tellAll = (news: News): void => {
+    for (const [viewer, state] of states) {
+      if (state.is === 'joining') state.since.push(news)
+      if (state.is !== 'live') continue
+      if (viewer.pendingBytes() > behindBytes) states.set(viewer, { is: 'behind' })
+      else tell(viewer, news)
+    }
+  }
   const join = (viewer: Viewer): void => {
     const joining: State = { is: 'joining', since: [] }
     states.set(viewer, joining)
-    screen.snapshot((text) => {
+    screen.snapshot((text, size) => {
       if (states.get(viewer) !== joining) return
       states.set(viewer, { is: 'live' })
-      viewer.resized(screen.size())
-      for (const bytes of [Buffer.from(text), ...joining.since]) sendAll(viewer, bytes)
+      for (const news of [size, Buffer.from(text), ...joining.since]) tell(viewer, news)
     })
   }
   return {
     add: join,
     remove: (viewer) => void states.delete(viewer),
-    show(bytes) {
-      for (const [viewer, state] of states) {
-        if (state.is === 'joining') state.since.push(bytes)
-        if (state.is !== 'live') continue
-        if (viewer.pendingBytes() > behindBytes) states.set(viewer, { is: 'behind' })
-        else sendAll(viewer, bytes)
-      }
-    },
-    resized(size) {
-      for (const [viewer, { is }] of states) if (is !== 'joining') viewer.resized(size)
-    },
+    show: tellAll,
+    resized: tellAll,
     leave(reason) {
       for (const viewer of states.keys()) viewer.leave(reason)
       states.clear()

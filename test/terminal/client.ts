@@ -90,7 +90,9 @@ export const openTerminal = async (url: string, options: ClientOptions = {}): Pr
     if (isControl) {
       const notice = JSON.parse(bytes.toString()) as Record<string, unknown>
       notices.push(notice)
-      if (notice['type'] === 'size') terminal.resize(Number(notice['cols']), Number(notice['rows']))
+      const resize = (): void => terminal.resize(Number(notice['cols']), Number(notice['rows']))
+      // What came before is drawn in the size before.
+      if (notice['type'] === 'size') terminal.write('', resize)
       return
     }
     received.push({ bytes, isBinary })
