@@ -3,7 +3,7 @@ import { getAgentAny } from '../db/agents.ts'
 import { assignSandbox, claimForSession } from '../db/claims.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import type { SessionRow } from '../db/entities/session.ts'
-import { endIfDue, litterOfSession } from '../db/flow.ts'
+import { dueEnd, endIfDue, litterOfSession } from '../db/flow.ts'
 import { getSandbox } from '../db/sandboxes.ts'
 import { endSession } from '../db/session-end.ts'
 import { getSession, hasWorked, loadSessionPlan } from '../db/sessions.ts'
@@ -149,11 +149,11 @@ const fail = async (
 
 /**
  * A harness that speaks with a model works, also where the platform knows of no turn: in a terminal nobody types while it does. Asked only when a session is about to
- * end, so that looking costs nothing; a sandbox that does not answer keeps none alive.
+ * end of idleness, so that looking costs nothing; a sandbox that does not answer keeps none alive.
  */
 const noteWork = async (deps: ActivityDeps, sessionId: string): Promise<void> => {
   const session = await getSession(deps.sql, sessionId)
-  if (session?.status !== 'ready' || session.sandbox_id === null) return
+  if (session === null || session.sandbox_id === null) return
   const sandbox = await getSandbox(deps.sql, session.sandbox_id)
   if (sandbox?.state !== 'claimed') return
   const health = await deps.supervisor.health(sandbox).catch(() => null)
@@ -162,7 +162,10 @@ const noteWork = async (deps: ActivityDeps, sessionId: string): Promise<void> =>
 
 /** Ends the session if its idle or age deadline has passed. @returns whether it ended */
 export const expire = async (deps: ActivityDeps, sessionId: string): Promise<boolean> => {
-  await noteWork(deps, sessionId)
+  const due = await dueEnd(deps.sql, sessionId)
+  // A session that becomes idle from here on has not been asked: the next look asks it.
+  if (due === null) return false
+  if (due === 'idle_timeout') await noteWork(deps, sessionId)
   const ended = await endIfDue(deps.sql, sessionId)
   if (ended?.changed !== true) return false
   deps.outbox.kick()

@@ -27,23 +27,29 @@ export const litterOfSession = async (sql: Sql, sessionId: string): Promise<stri
   return rows.map(({ id }) => id)
 }
 
+type DueEnd = 'agent_deleted' | 'max_lifetime' | 'idle_timeout'
+
+/** Which deadline of a session has passed; null: none. */
+export const dueEnd = async (sql: Sql, sessionId: string): Promise<DueEnd | null> => {
+  const due = await sql.one<{ reason: DueEnd | null }>(
+    `select case when a.deleted_at is not null then 'agent_deleted' when s.max_age_at <= now() then 'max_lifetime'
+       when s.status = 'ready' and s.last_activity_at + make_interval(secs => s.idle_timeout_ms / 1000.0) <= now()
+         and not exists (select from turn t where t.session_id = s.id and t.status in ('queued', 'running')) then 'idle_timeout' end as reason
+     from session s join agent a on a.id = s.agent_id where s.id = $1`,
+    [sessionId],
+  )
+  return due?.reason ?? null
+}
+
 /**
  * Ends a session whose idle or age deadline has passed or whose agent was deleted, and no other: a message that came a moment ago keeps it alive.
  * @returns null when no deadline has passed
  */
 export const endIfDue = (sql: Sql, sessionId: string): Promise<Ended | null> =>
   sql.tx(async (tx) => {
-    const session = await lockSession(tx, sessionId)
-    if (session === null) return null
-    const due = await tx.one<{ reason: 'agent_deleted' | 'max_lifetime' | 'idle_timeout' | null }>(
-      `select case when a.deleted_at is not null then 'agent_deleted' when s.max_age_at <= now() then 'max_lifetime'
-         when s.status = 'ready' and s.last_activity_at + make_interval(secs => s.idle_timeout_ms / 1000.0) <= now()
-           and not exists (select from turn t where t.session_id = s.id and t.status in ('queued', 'running')) then 'idle_timeout' end as reason
-       from session s join agent a on a.id = s.agent_id where s.id = $1`,
-      [sessionId],
-    )
-    if (!due?.reason) return null
-    return endSession(tx, sessionId, { status: 'dead', endReason: due.reason })
+    if ((await lockSession(tx, sessionId)) === null) return null
+    const endReason = await dueEnd(tx, sessionId)
+    return endReason === null ? null : endSession(tx, sessionId, { status: 'dead', endReason })
   })
 
 /** Live sessions whose deadline passed so long ago that their workflow should have ended them; `endIfDue` decides. */

@@ -40,6 +40,8 @@ export type CheckpointSandbox = AsyncDisposable & {
     refuse: { status: number; code: string } | null
     cutAt: number | null
   }
+  /** Since when its harness has had nothing to do with a model; null: it never had. */
+  modelIdleMs: number | null
   /** How often one was asked for. */
   asked: number
   /** Archives that were put into it, by the id of their checkpoint. */
@@ -78,6 +80,7 @@ export const startCheckpointSandbox = async (): Promise<CheckpointSandbox> => {
     request.on('end', () => {
       const body = Buffer.concat(pieces)
       if (request.method === 'PUT') return void restore(String(request.headers['x-lap-checkpoint-id']), body, response)
+      if (request.url === '/healthz') return response.end(JSON.stringify({ model_idle_ms: sandbox.modelIdleMs }))
       if (request.url === '/bind') {
         const { epoch, checkpoint } = JSON.parse(body.toString()) as BindRequest
         const reply: BindReply = { epoch, harness_session_id: 'ses' }
@@ -99,6 +102,7 @@ export const startCheckpointSandbox = async (): Promise<CheckpointSandbox> => {
   const sandbox: CheckpointSandbox = {
     endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     answers,
+    modelIdleMs: null,
     asked: 0,
     restored,
     refuseRestore: null,
