@@ -4,7 +4,7 @@ import type { ResourceRequirements } from '../domain/quantity.ts'
 import type { SandboxSpec } from '../sandbox/driver.ts'
 import { blocksOf } from './egress.ts'
 import type { EgressSettings } from './egress.ts'
-import { ANNOTATION, HARNESS_CONTAINER, LABEL, MANAGED_BY, podSelector } from './names.ts'
+import { ANNOTATION, HARNESS_CONTAINER, LABEL, ownedBy, podSelector } from './names.ts'
 import { SANDBOX_API_VERSION } from './objects.ts'
 import type { OwnerReference, SandboxApi } from './objects.ts'
 
@@ -48,17 +48,6 @@ const WORK_DIR = '/work'
 
 /** What the pod may show of the token: it proves one, and gives none. */
 export const tokenHash = (token: string): string => createHash('sha256').update(token).digest('hex')
-
-const labelsOf = (spec: SandboxSpec, settings: PodSettings): Record<string, string> => ({
-  [LABEL.managedBy]: MANAGED_BY,
-  [LABEL.instance]: settings.instance,
-  [LABEL.sandbox]: spec.sandboxId,
-  [LABEL.agent]: spec.agentId,
-  [LABEL.template]: spec.templateHash,
-  [LABEL.purpose]: spec.purpose,
-  [LABEL.state]: 'starting',
-  ...(blocksOf(spec, settings.egress) === null ? {} : { [LABEL.egress]: 'own' }),
-})
 
 /** Warm sandboxes may go: the pool replaces them. A claim takes that back. */
 const podAnnotations = { [ANNOTATION.safeToEvict]: 'true' }
@@ -134,7 +123,13 @@ const podSpec = (spec: SandboxSpec, settings: PodSettings) => ({
 
 /** The object that stands for a sandbox: a `Sandbox`, or a plain Pod where there is no agent-sandbox. */
 export const objectOf = (spec: SandboxSpec, settings: PodSettings) => {
-  const labels = labelsOf(spec, settings)
+  const labels = {
+    ...ownedBy(settings.instance, spec),
+    [LABEL.template]: spec.templateHash,
+    [LABEL.purpose]: spec.purpose,
+    [LABEL.state]: 'starting',
+    ...(blocksOf(spec, settings.egress) === null ? {} : { [LABEL.egress]: 'own' }),
+  }
   const metadata = { name: spec.name, namespace: settings.namespace, labels }
   if (settings.api === 'pod')
     return {
@@ -168,12 +163,7 @@ export const serviceOf = (
   metadata: {
     name: spec.name,
     namespace: settings.namespace,
-    labels: {
-      [LABEL.managedBy]: MANAGED_BY,
-      [LABEL.instance]: settings.instance,
-      [LABEL.sandbox]: spec.sandboxId,
-      [LABEL.agent]: spec.agentId,
-    },
+    labels: ownedBy(settings.instance, spec),
     ownerReferences: [ownerOf(settings.api, spec.name, uid)],
   },
   spec: {

@@ -32,3 +32,11 @@ export const podSelector = (instance: string, sandboxId: string): Record<string,
   [LABEL.instance]: instance,
   [LABEL.sandbox]: sandboxId,
 })
+
+/** Labels of every object of a sandbox. */
+export const ownedBy = (instance: string, sandbox: { sandboxId: string; agentId: string }): Record<string, string> => ({
+  [LABEL.managedBy]: MANAGED_BY,
+  [LABEL.instance]: instance,
+  [LABEL.sandbox]: sandbox.sandboxId,
+  [LABEL.agent]: sandbox.agentId,
+})

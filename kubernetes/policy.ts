@@ -6,7 +6,7 @@ import { blocksOf } from './egress.ts'
 import { hasStatus } from './errors.ts'
 import { ownerOf } from './manifest.ts'
 import type { PodSettings } from './manifest.ts'
-import { LABEL, MANAGED_BY, podSelector } from './names.ts'
+import { LABEL, ownedBy, podSelector } from './names.ts'
 import { pathOf } from './objects.ts'
 import type { IpBlock, NetworkPolicy, OwnerReference } from './objects.ts'
 import { isOurs, rejected, write } from './write.ts'
@@ -24,12 +24,7 @@ export const policyOf = (
   metadata: {
     name: spec.name,
     namespace: settings.namespace,
-    labels: {
-      [LABEL.managedBy]: MANAGED_BY,
-      [LABEL.instance]: settings.instance,
-      [LABEL.sandbox]: spec.sandboxId,
-      [LABEL.agent]: spec.agentId,
-    },
+    labels: ownedBy(settings.instance, spec),
   },
   spec: {
     podSelector: { matchLabels: podSelector(settings.instance, spec.sandboxId) },
