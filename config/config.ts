@@ -1,4 +1,5 @@
 import path from 'node:path'
+import { gatewayRoot } from '../domain/gateway.ts'
 import { type CheckpointConfig, checkpointOf, checkpointProblems } from './checkpoint.ts'
 import { CONTAINER_ENV_PREFIX, type Env, envSchema } from './env.ts'
 import { type KubernetesConfig, kubernetesOf, kubernetesProblems } from './kubernetes.ts'
@@ -122,8 +123,6 @@ const sandboxOf = (env: Env, dataDir: string): Config['sandbox'] => ({
   localHost: env.LOCAL_SANDBOX_HOST,
   localListen: env.LOCAL_SANDBOX_LISTEN,
 })
-
-const gatewayRoot = (url: string): string => url.replace(/\/+$/, '').replace(/\/v1$/, '')
 
 /**
  * Validates all settings at once. An empty string counts as unset.

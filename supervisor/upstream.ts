@@ -1,17 +1,12 @@
 import http from 'node:http'
 import https from 'node:https'
+import { gatewayRoot } from '../domain/gateway.ts'
 
 /** The gateway of a bound session. */
 export type Gateway = { base_url: string; api_key: string }
 
 const connectTimeoutMs = 5_000
 const agents = { 'http:': new http.Agent({ keepAlive: true }), 'https:': new https.Agent({ keepAlive: true }) }
-
-/** `…/v1/chat/completions` of the gateway, whose base may end in `/v1` or not. */
-const gatewayUrl = (base: string, path: string): URL => {
-  const root = base.replace(/\/+$/, '').replace(/\/v1$/, '')
-  return new URL(`${root}${path}`)
-}
 
 /** A request as it goes on to the gateway. */
 export type Call = {
@@ -35,7 +30,7 @@ export const forward = (
   { method, path, headers, body, signal }: Call,
 ): Promise<http.IncomingMessage> =>
   new Promise((resolve, reject) => {
-    const url = gatewayUrl(gateway.base_url, path)
+    const url = new URL(`${gatewayRoot(gateway.base_url)}${path}`)
     const secure = url.protocol === 'https:'
     const request = (secure ? https : http).request(url, {
       method,
