@@ -25,7 +25,7 @@ const imports: Record<string, { values: string[]; types?: string[] }> = {
   db: { values: ['domain', 'telemetry'] },
   vault: { values: ['domain', 'telemetry'] },
   webhooks: { values: ['domain'] },
-  supervisor: { values: ['domain', 'harness', 'telemetry'] },
+  supervisor: { values: ['domain', 'telemetry'] },
   harness: { values: ['domain', 'supervisor', 'telemetry'] },
   demo: { values: ['domain'] },
   telemetry: { values: ['domain'] },

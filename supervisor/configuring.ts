@@ -1,7 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import { AppError } from '../domain/errors.ts'
 import type { Configuration, SupervisorConfig } from '../domain/supervisor-protocol.ts'
-import type { HarnessEntry } from '../harness/registry.ts'
 import { refused } from './refused.ts'
 import { asConfiguration } from './requests.ts'
 
@@ -12,7 +11,8 @@ export type ConfiguringOptions = {
   sandboxId: string
   dir: string
   listen: SupervisorConfig['listen']
-  harnesses: Promise<HarnessEntry[]>
+  /** `dir`: absolute. */
+  harnesses: Promise<{ id: string; dir: string }[]>
   start: (config: SupervisorConfig) => void
 }
 
