@@ -9,7 +9,7 @@ import { freePort } from '../tools/dev/ports.ts'
 import { type RunningPostgres, startPostgres } from '../tools/dev/postgres.ts'
 import type { ProcessRecord } from '../tools/dev/process.ts'
 import { removeSandboxes } from '../tools/dev/sandboxes.ts'
-import { runToEnd, type Service, startService } from '../tools/dev/service.ts'
+import { answers, runToEnd, type Service, startService } from '../tools/dev/service.ts'
 import { type RunningTemporal, startTemporal } from '../tools/dev/temporal.ts'
 import { type Client, createClient } from './client.ts'
 import { type BenchModel, startModel } from './model.ts'
@@ -40,16 +40,6 @@ export type Servers = AsyncDisposable & {
   watch(record: ProcessRecord): void
   /** Starts two APIs and a worker with these settings beside the common ones. */
   start(settings: Record<string, string>): Promise<Processes>
-}
-
-const answers = async (url: string): Promise<boolean> => {
-  try {
-    const response = await fetch(url, { signal: AbortSignal.timeout(2_000) })
-    await response.arrayBuffer()
-    return response.ok
-  } catch {
-    return false
-  }
 }
 
 const inherited = (): Record<string, string> =>

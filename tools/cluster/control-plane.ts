@@ -1,7 +1,6 @@
 import { existsSync, renameSync, writeFileSync } from 'node:fs'
 import { mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { freePort } from '../dev/ports.ts'
 import { endProcess, isRunning, type ProcessRecord, startProcess } from '../dev/process.ts'
 import { buildBinaries, CONTROL_PLANE } from './binaries.ts'
@@ -9,10 +8,10 @@ import { API_SERVICE_ADDRESS, type ComponentName, componentsOf, fakeNode, LEASE_
 import { kubeconfigOf, TESTERS_GROUP, type User, writeCredentials } from './credentials.ts'
 import { connectKube, type Kube, kubeconfigText } from './kube.ts'
 import { containerLog, FAST, kwokFile, type StageTimes } from './stages.ts'
+import { until } from './until.ts'
 
-const READY_TIMEOUT_MS = 60_000
-const READY_POLL_MS = 50
 const STOP_TIMEOUT_MS = 10_000
+
 export type ClusterOptions = {
   /** Its state: keys, logs, etcd. Emptied at the start. */
   dir: string
@@ -108,30 +107,6 @@ const choosePorts = async (): Promise<Ports> => {
     controllerManager: await choose(),
     scheduler: await choose(),
     kwok: await choose(),
-  }
-}
-
-/**
- * Asks until it is so; an error is a no.
- * @param assertPossible throws when it cannot become so any more
- * @throws Error that says what was waited for, and the last reason
- */
-const until = async (
-  what: string,
-  isSo: () => Promise<boolean>,
-  assertPossible: () => void = () => {},
-): Promise<void> => {
-  const deadline = Date.now() + READY_TIMEOUT_MS
-  let reason: unknown
-  for (;;) {
-    assertPossible()
-    try {
-      if (await isSo()) return
-    } catch (error) {
-      reason = error
-    }
-    if (Date.now() > deadline) throw new Error(`${what}: not within ${READY_TIMEOUT_MS / 1_000} s`, { cause: reason })
-    await sleep(READY_POLL_MS)
   }
 }
 

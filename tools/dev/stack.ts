@@ -8,7 +8,7 @@ import type { Lock } from './lock.ts'
 import { startPostgres } from './postgres.ts'
 import { say, step } from './progress.ts'
 import { removeSandboxes } from './sandboxes.ts'
-import { runToEnd, type Service, startService } from './service.ts'
+import { answers, runToEnd, type Service, startService } from './service.ts'
 import { choosePorts, type DevSettings, type Ports, usesCluster } from './settings.ts'
 import { startTemporal } from './temporal.ts'
 
@@ -36,16 +36,6 @@ type Parts = {
   env: Record<string, string>
   gateway: DemoGateway | null
   temporalUiUrl: string | null
-}
-
-const answers = async (url: string): Promise<boolean> => {
-  try {
-    const response = await fetch(url, { signal: AbortSignal.timeout(2_000) })
-    await response.arrayBuffer()
-    return response.ok
-  } catch {
-    return false
-  }
 }
 
 /** The address under which this machine reaches what listens on `host`. */

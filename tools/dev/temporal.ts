@@ -1,9 +1,9 @@
 import { type Socket, connect } from 'node:net'
 import { temporalCli } from '../temporal.mjs'
 import { freePort, isFree } from './ports.ts'
-import { endProcess, type ProcessRecord, startProcess } from './process.ts'
+import type { ProcessRecord } from './process.ts'
+import { startServer } from './server.ts'
 
-const READY_TIMEOUT_MS = 60_000
 const STOP_TIMEOUT_MS = 15_000
 
 /**
@@ -72,38 +72,20 @@ export const startTemporal = async (options: TemporalOptions = {}): Promise<Runn
     )
   for (const [key, value] of Object.entries({ ...DYNAMIC_CONFIG, ...options.settings }))
     args.push('--dynamic-config-value', `${key}=${value}`)
-  const { child, record, lastLines } = await startProcess(cli, args, {
-    detached: true,
-    ...(options.onOutput === undefined ? {} : { onOutput: options.onOutput }),
-    ...(options.onSpawn === undefined ? {} : { onSpawn: options.onSpawn }),
+  const server = await startServer(cli, args, {
+    name: 'The Temporal server',
+    isReady: () => accepts(port),
+    stopSignal: 'SIGTERM',
+    giveUpSignal: 'SIGKILL',
+    stopTimeoutMs: STOP_TIMEOUT_MS,
+    onOutput: options.onOutput,
+    onSpawn: options.onSpawn,
   })
-  let isOver = false
-  const exited = new Promise<void>((resolve) => {
-    child.once('exit', () => {
-      isOver = true
-      resolve()
-    })
-  })
-  const deadline = Date.now() + READY_TIMEOUT_MS
-  while (!(await accepts(port))) {
-    if (isOver) throw new Error(`The Temporal server ended at once:\n${lastLines()}`)
-    if (Date.now() > deadline) {
-      await endProcess(record, 'SIGKILL', STOP_TIMEOUT_MS)
-      throw new Error(`The Temporal server did not become ready in ${READY_TIMEOUT_MS / 1000} s:\n${lastLines()}`)
-    }
-    await new Promise((resolve) => setTimeout(resolve, 30))
-  }
-  const stop = async (): Promise<void> => {
-    await endProcess(record, 'SIGTERM', STOP_TIMEOUT_MS)
-    await exited
-  }
   return {
     address: `127.0.0.1:${port}`,
     port,
     uiUrl: uiPort === null ? null : `http://localhost:${uiPort}`,
     uiPort,
-    record,
-    exited,
-    stop,
+    ...server,
   }
 }
