@@ -22,13 +22,14 @@ export const giveUpSandbox = (sql: Sql, sessionId: string): Promise<void> =>
   })
 
 /**
- * Somebody wants a session in another sandbox: at once, or as soon as the checkpoint behind its last turn is stored. The same again changes nothing more. A turn that
- * runs is interrupted.
+ * Somebody wants a session in another sandbox: at once, or as soon as the checkpoint behind its last turn is stored. The same again changes nothing more, until the session
+ * is in that sandbox. A turn that runs is interrupted.
  */
 export const requestRestart = (sql: Sql, sessionId: string): Promise<void> =>
   sql.tx(async (tx) => {
     const session = await lockSession(tx, sessionId)
     if (session === null || isEnded(session.status) || session.restart_requested_at !== null) return
+    if (session.bound_attempt < session.attempt) return
     const plan = await loadSessionPlan(tx, sessionId)
     if (plan?.checkpoint_at == null || plan.turn_status === 'running') return leave(tx, session)
     await tx.query('update session set restart_requested_at = now() where id = $1', [sessionId])
