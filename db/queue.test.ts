@@ -118,6 +118,16 @@ test('a message sent now runs next; the running one is to stop, once; the others
   expect((await talk.turns()).find(({ id }) => id === c.id)?.interrupt_requested_at).toBeNull()
 })
 
+test('a turn that was decided on begins only if it is still the next, and while none runs', async () => {
+  const { running, a, c } = await fill()
+  expect(await startTurn(sql, a.id, talk.sandbox.id)).toBeNull()
+  await talk.finish(running.id)
+  await sendNow(sql, ids(c.id))
+  expect(await startTurn(sql, a.id, talk.sandbox.id)).toBeNull()
+  expect(await startTurn(sql, c.id, talk.sandbox.id)).toMatchObject({ status: 'running' })
+  expect(await queued()).toEqual(['a', 'b'])
+})
+
 test('of two messages sent now the later one runs first', async () => {
   const { b, c } = await fill()
   await sendNow(sql, ids(b.id))

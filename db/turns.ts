@@ -108,8 +108,8 @@ export const enqueueTurn = (sql: Sql, turn: NewTurn): Promise<Enqueued> =>
   })
 
 /**
- * A waiting turn begins in the sandbox of its session.
- * @returns null when it is not waiting any more, or the session has left that sandbox; the running one again when it began there before
+ * The first waiting turn begins in the sandbox of its session.
+ * @returns null when it is not that any more, or the session has left that sandbox; the running one again when it began there before
  */
 export const startTurn = (sql: Sql, turnId: string, sandboxId: string): Promise<TurnRow | null> =>
   sql.tx(async (tx) => {
@@ -123,6 +123,12 @@ export const startTurn = (sql: Sql, turnId: string, sandboxId: string): Promise<
     if (turn.status !== 'queued' || session.sandbox_id !== sandboxId) return null
     // One that is about to be given up begins nothing more; the turn waits for the next one.
     if (session.restart_requested_at !== null) return null
+    // Another one may have been put before it since.
+    const next = await tx.one<{ id: string }>(
+      "select id from turn where session_id = $1 and status in ('queued', 'running') order by status = 'running' desc, seq limit 1",
+      [session.id],
+    )
+    if (next?.id !== turnId) return null
     const started = await tx.one<TurnRow>(
       "update turn set status = 'running', sandbox_id = $2, started_at = now() where id = $1 returning *",
       [turnId, sandboxId],
