@@ -66,3 +66,17 @@ test('a message of a transaction that is rolled back is never seen', async () =>
   await expect(failing).rejects.toThrow('no')
   expect(await takeOutbox(sql, 1)).toEqual([])
 })
+
+test('what a newer version has written stays for its own relays, and holds up nothing', async () => {
+  await sql.query(
+    "insert into outbox (kind, subject, created_at, attempts, next_at) values ('of_tomorrow', $1, now(), 0, now() - interval '1 hour')",
+    [randomUUID()],
+  )
+  await fill(1)
+  expect(await takeOutbox(sql, 1)).toMatchObject([{ kind: 'poke_pool' }])
+  expect(await takeOutbox(sql, 1)).toEqual([])
+  expect(await sql.query('select kind, attempts from outbox order by id')).toMatchObject([
+    { kind: 'of_tomorrow', attempts: 0 },
+    { kind: 'poke_pool' },
+  ])
+})

@@ -1,3 +1,4 @@
+import { OUTBOX_KINDS } from './entities/pool.ts'
 import type { OutboxKind, OutboxRow } from './entities/pool.ts'
 import { pgArray } from './sql.ts'
 import type { Sql } from './sql.ts'
@@ -7,15 +8,15 @@ const LEASE_SECONDS = 8
 
 /**
  * Takes messages that are due, oldest first, and keeps other relays off them while they are sent. A column of milliseconds rounds up too: what was written a
- * moment ago counts as due, or the relay that its writer wakes would miss it.
+ * moment ago counts as due, or the relay that its writer wakes would miss it. What a newer version has written is left to its relays.
  */
 export const takeOutbox = (sql: Sql, limit: number): Promise<OutboxRow[]> =>
   sql.query<OutboxRow>(
     `with due as materialized (
-       select id from outbox where next_at <= now() + interval '1 millisecond' order by next_at, id limit $1 for update skip locked)
+       select id from outbox where next_at <= now() + interval '1 millisecond' and kind = any($2::text[]) order by next_at, id limit $1 for update skip locked)
      update outbox set next_at = now() + make_interval(secs => ${LEASE_SECONDS}), attempts = attempts + 1
      from due where outbox.id = due.id returning outbox.id::text, kind, subject, attempts, created_at`,
-    [limit],
+    [limit, pgArray([...OUTBOX_KINDS])],
   )
 
 export const outboxSent = async (sql: Sql, ids: string[]): Promise<void> => {

@@ -52,7 +52,8 @@ export const PoolState = defineEntity({
   },
 })
 
-export type OutboxKind = 'start_session' | 'signal_session' | 'poke_pool' | 'deliver_webhook'
+export const OUTBOX_KINDS = ['start_session', 'signal_session', 'poke_pool', 'deliver_webhook'] as const
+export type OutboxKind = (typeof OUTBOX_KINDS)[number]
 export type OutboxRow = { id: string; kind: OutboxKind; subject: string; attempts: number; created_at: Date }
 
 /** Workflow starts and signals to send, written in the transaction that made them necessary. */
