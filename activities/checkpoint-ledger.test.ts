@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals'
+import { expect, test } from '@jest/globals'
 import { createPostgresCheckpoints } from '../db/checkpoint-archive.ts'
 import { beginCheckpoint, listCheckpoints } from '../db/checkpoints.ts'
 import { forkSession } from '../db/forks.ts'
@@ -7,40 +7,21 @@ import { endSession } from '../db/session-end.ts'
 import type { Sql } from '../db/sql.ts'
 import type { CheckpointStore, StoredArchive } from '../domain/checkpoint.ts'
 import { newSession } from '../test/builders.ts'
-import {
-  checkpointDeps,
-  conversationIn,
-  exchange,
-  runActivity,
-  startCheckpointSandbox,
-} from '../test/checkpoint-sandbox.ts'
-import type { CheckpointSandbox } from '../test/checkpoint-sandbox.ts'
+import { checkpointDeps, exchange, storeCheckpoint } from '../test/checkpoint-sandbox.ts'
 import type { Conversation } from '../test/conversation.ts'
-import { createTestDatabase } from '../test/database.ts'
-import type { TestDatabase } from '../test/database.ts'
+import { withCheckpoints } from '../test/with-checkpoints.ts'
 import { compareCheckpoints } from './checkpoint-ledger.ts'
-import { checkpointActivities } from './checkpoint.ts'
 
-let database: TestDatabase
-let sandbox: CheckpointSandbox
 let sql: Sql
+/** It has the only checkpoint that there is. */
 let session: Conversation
 
-beforeAll(async () => {
-  database = await createTestDatabase()
-  sql = database.db.sql
-  sandbox = await startCheckpointSandbox()
-})
-afterAll(async () => {
-  await sandbox?.[Symbol.asyncDispose]()
-  await database[Symbol.asyncDispose]()
-})
-beforeEach(async () => {
-  await sql.query("update session set status = 'dead', ended_at = now() where status in ('creating', 'ready')")
+withCheckpoints(async (world) => {
+  ;({ sql, session } = world)
+  await sql.query("update session set status = 'dead', ended_at = now() where id <> $1", [session.id])
   await sql.query('delete from checkpoint')
-  session = await conversationIn(sql, sandbox)
   await exchange(session, 'hello')
-  await runActivity(() => checkpointActivities(checkpointDeps(sql)).storeCheckpoint(session.id))
+  await storeCheckpoint(sql, session.id)
 })
 
 const compare = (store?: CheckpointStore) => compareCheckpoints(checkpointDeps(sql, store))

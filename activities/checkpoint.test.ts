@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals'
+import { expect, test } from '@jest/globals'
 import { createPostgresCheckpoints } from '../db/checkpoint-archive.ts'
 import { beginCheckpoint, checkpointStored, listCheckpoints } from '../db/checkpoints.ts'
 import { sandboxFailed } from '../db/sandboxes.ts'
@@ -7,45 +7,18 @@ import { endSession } from '../db/session-end.ts'
 import { loadSessionPlan } from '../db/sessions.ts'
 import type { Sql } from '../db/sql.ts'
 import { checkpointChunkBytes } from '../domain/limits.ts'
-import {
-  checkpointDeps,
-  conversationIn,
-  exchange,
-  manifest,
-  runActivity,
-  sha256,
-  startCheckpointSandbox,
-  switchable,
-} from '../test/checkpoint-sandbox.ts'
+import { checkpointDeps, exchange, manifest, sha256, storeCheckpoint, switchable } from '../test/checkpoint-sandbox.ts'
 import type { CheckpointSandbox } from '../test/checkpoint-sandbox.ts'
 import type { Conversation } from '../test/conversation.ts'
-import { createTestDatabase } from '../test/database.ts'
-import type { TestDatabase } from '../test/database.ts'
-import { checkpointActivities } from './checkpoint.ts'
-import type { CheckpointOutcome } from './checkpoint.ts'
+import { withCheckpoints } from '../test/with-checkpoints.ts'
 import type { ActivityDeps } from './deps.ts'
 
-let database: TestDatabase
 let sandbox: CheckpointSandbox
 let sql: Sql
 let session: Conversation
+withCheckpoints((world) => void ({ sql, sandbox, session } = world))
 
-beforeAll(async () => {
-  database = await createTestDatabase()
-  sql = database.db.sql
-})
-afterAll(async () => {
-  await sandbox?.[Symbol.asyncDispose]()
-  await database[Symbol.asyncDispose]()
-})
-beforeEach(async () => {
-  await sandbox?.[Symbol.asyncDispose]()
-  sandbox = await startCheckpointSandbox()
-  session = await conversationIn(sql, sandbox)
-})
-
-const store = (deps: ActivityDeps = checkpointDeps(sql)): Promise<CheckpointOutcome> =>
-  runActivity(() => checkpointActivities(deps).storeCheckpoint(session.id))
+const store = (deps?: ActivityDeps) => storeCheckpoint(sql, session.id, deps)
 
 const told = async (): Promise<[string, Record<string, unknown>][]> =>
   (await session.log()).flatMap(({ type, data }) => (type.startsWith('checkpoint.') ? [[type, data]] : []))

@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto'
-import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals'
+import { expect, test } from '@jest/globals'
 import { createPostgresCheckpoints } from '../db/checkpoint-archive.ts'
 import { listCheckpoints } from '../db/checkpoints.ts'
 import { getSandbox } from '../db/sandboxes.ts'
@@ -8,52 +8,31 @@ import type { Sql } from '../db/sql.ts'
 import type { CheckpointStore } from '../domain/checkpoint.ts'
 import { checkpointChunkBytes, restoreLossesMax } from '../domain/limits.ts'
 import type { Restoring } from '../sandbox/bind.ts'
-import {
-  checkpointDeps,
-  conversationIn,
-  exchange,
-  runActivity,
-  startCheckpointSandbox,
-  switchable,
-} from '../test/checkpoint-sandbox.ts'
+import { checkpointDeps, exchange, moveWithin, storeCheckpoint, switchable } from '../test/checkpoint-sandbox.ts'
 import type { CheckpointSandbox } from '../test/checkpoint-sandbox.ts'
 import type { Conversation } from '../test/conversation.ts'
-import { createTestDatabase } from '../test/database.ts'
-import type { TestDatabase } from '../test/database.ts'
-import { checkpointActivities } from './checkpoint.ts'
+import { withCheckpoints } from '../test/with-checkpoints.ts'
 import { restoreCheckpoint } from './restore.ts'
 
-let database: TestDatabase
 let sandbox: CheckpointSandbox
 let sql: Sql
+/** It has two checkpoints, has lost its sandbox, and has another one. */
 let session: Conversation
 /** The archives that were stored, and their checkpoints, the oldest first. */
 let archives: Buffer[]
 let ids: string[]
 
-beforeAll(async () => {
-  database = await createTestDatabase()
-  sql = database.db.sql
-})
-afterAll(async () => {
-  await sandbox?.[Symbol.asyncDispose]()
-  await database[Symbol.asyncDispose]()
-})
-/** A session with two checkpoints, which has lost its sandbox and has another one. */
-beforeEach(async () => {
-  await sandbox?.[Symbol.asyncDispose]()
-  sandbox = await startCheckpointSandbox()
-  session = await conversationIn(sql, sandbox)
+withCheckpoints(async (world) => {
+  ;({ sql, sandbox, session } = world)
   archives = []
   for (const text of ['one', 'two']) {
     sandbox.answers.archive = randomBytes(checkpointChunkBytes * 1.5)
     archives.push(sandbox.answers.archive)
     await exchange(session, text)
-    await runActivity(() => checkpointActivities(checkpointDeps(sql)).storeCheckpoint(session.id))
+    await storeCheckpoint(sql, session.id)
   }
   ids = (await listCheckpoints(sql, session.id)).map(({ id }) => id).toReversed()
-  const next = await session.move()
-  await sql.query('update sandbox set endpoint = $2 where id = $1', [next.id, sandbox.endpoint])
+  await moveWithin(sql, session, sandbox)
 })
 
 const restore = async (

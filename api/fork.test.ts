@@ -1,15 +1,8 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals'
-import { checkpointActivities } from '../activities/checkpoint.ts'
 import { endSession } from '../db/session-end.ts'
 import { startTestApi } from '../test/api.ts'
 import type { Failure, TestApi } from '../test/api.ts'
-import {
-  checkpointDeps,
-  conversationIn,
-  exchange,
-  runActivity,
-  startCheckpointSandbox,
-} from '../test/checkpoint-sandbox.ts'
+import { conversationIn, exchange, startCheckpointSandbox, storeCheckpoint } from '../test/checkpoint-sandbox.ts'
 import type { CheckpointSandbox } from '../test/checkpoint-sandbox.ts'
 import type { Conversation } from '../test/conversation.ts'
 import { openStream } from '../test/event-stream.ts'
@@ -34,14 +27,12 @@ afterAll(async () => {
   await api?.[Symbol.asyncDispose]()
 }, 60_000)
 
-const store = () => runActivity(() => checkpointActivities(checkpointDeps(api.deps.sql)).storeCheckpoint(session.id))
-
 beforeEach(async () => {
   session = await conversationIn(api.deps.sql, sandbox)
   turns = []
   for (const text of ['one', 'two']) {
     turns.push(await exchange(session, text))
-    await store()
+    await storeCheckpoint(api.deps.sql, session.id)
   }
 })
 
