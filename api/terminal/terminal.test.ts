@@ -1,21 +1,15 @@
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, beforeAll, expect, jest, test } from '@jest/globals'
-import { type TestApi, startTestApi } from '../../test/api.ts'
-import { type TerminalSession, buildTerminalSession } from '../../test/terminal/session.ts'
+import { expect, jest, test } from '@jest/globals'
+import type { TestApi } from '../../test/api.ts'
+import { type TerminalSession, buildTerminalSession, withTerminal } from '../../test/terminal/session.ts'
 import { startServer } from '../server.ts'
 
 jest.setTimeout(120_000)
 
 let api: TestApi
 let session: TerminalSession
-beforeAll(async () => {
-  api = await startTestApi()
-  session = await buildTerminalSession(api)
-})
-afterAll(async () => {
-  await api?.[Symbol.asyncDispose]()
-})
+withTerminal((world) => void ({ api, session } = world))
 
 const activity = async (id = session.id): Promise<number> => {
   const row = await api.deps.sql.one<{ last_activity_at: Date }>('select last_activity_at from session where id = $1', [

@@ -1,23 +1,17 @@
 import { randomUUID } from 'node:crypto'
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
-import { afterAll, beforeAll, expect, jest, test } from '@jest/globals'
+import { expect, jest, test } from '@jest/globals'
 import { startServer } from '../server.ts'
-import { type Failure, type TestApi, TEST_MASTER_KEY, startTestApi } from '../../test/api.ts'
+import { type Failure, type TestApi, TEST_MASTER_KEY } from '../../test/api.ts'
 import { Refused, openTerminal } from '../../test/terminal/client.ts'
-import { type TerminalSession, buildTerminalSession, webSocketUrl } from '../../test/terminal/session.ts'
+import { type TerminalSession, buildTerminalSession, webSocketUrl, withTerminal } from '../../test/terminal/session.ts'
 
 jest.setTimeout(60_000)
 
 let api: TestApi
 let session: TerminalSession
-beforeAll(async () => {
-  api = await startTestApi()
-  session = await buildTerminalSession(api)
-})
-afterAll(async () => {
-  await api?.[Symbol.asyncDispose]()
-})
+withTerminal((world) => void ({ api, session } = world))
 
 const open = (path: string, headers: Record<string, string> = {}, url = api.url) =>
   openTerminal(webSocketUrl(url, path), { headers })

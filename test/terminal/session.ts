@@ -1,5 +1,6 @@
+import { afterAll, beforeAll } from '@jest/globals'
 import type { SandboxRow } from '../../db/entities/sandbox.ts'
-import type { TestApi } from '../api.ts'
+import { type TestApi, startTestApi } from '../api.ts'
 import { type ClientOptions, type TerminalClient, openTerminal } from './client.ts'
 
 /** A session whose harness is a shell, ready. */
@@ -30,4 +31,17 @@ export const buildTerminalSession = async (api: TestApi): Promise<TerminalSessio
     ticket,
     open: async (options = {}, url = api.url) => openTerminal(webSocketUrl(url, await ticket()), options),
   }
+}
+
+/**
+ * An API for the tests of a file, and a session with a terminal in it.
+ * @param prepare gives them to the tests
+ */
+export const withTerminal = (prepare: (world: { api: TestApi; session: TerminalSession }) => void): void => {
+  let api: TestApi | undefined
+  beforeAll(async () => {
+    api = await startTestApi()
+    prepare({ api, session: await buildTerminalSession(api) })
+  })
+  afterAll(async () => api?.[Symbol.asyncDispose]())
 }
