@@ -54,13 +54,15 @@ export type Harness = {
   /** A conversation that nobody has used, and in which everything is allowed. */
   open(): Promise<string>
   /**
-   * Gives such a conversation to a session, or one that was adopted: that goes on where it was. Does not wait for what takes longer than milliseconds; the
-   * first prompt does.
+   * Gives such a conversation to a session, or one that was adopted: that goes on where it was. Does not wait for what takes longer than milliseconds;
+   * `ready` does.
    */
   bind(conversation: string, settings: SessionSettings): Promise<void>
+  /** Resolves when what `bind` or a restart has begun is done, so that a prompt reaches the model at once. */
+  ready(conversation: string): Promise<void>
   /** Adds to the conversation without having it answered. */
   tell(conversation: string, text: string): Promise<void>
-  /** Runs one turn to its end. All its events have been given to `onEvent` when it resolves. */
+  /** Runs one turn to its end. All its events have been given to `onEvent` when it resolves. From this call on `cancel` ends it. */
   prompt(conversation: string, parts: MessagePart[]): Promise<{ error: string | null }>
   /** The running turn ends soon after. */
   cancel(conversation: string): Promise<void>

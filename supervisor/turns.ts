@@ -49,9 +49,18 @@ type Running = {
   id: string
   model: string
   cancelled: boolean
+  /** Resolves when it is cancelled. */
+  cancellation: PromiseWithResolvers<void>
   collector: ReturnType<typeof createReplyCollector>
-  over: Promise<void>
 }
+
+const newTurn = (id: string, model: string): Running => ({
+  id,
+  model,
+  cancelled: false,
+  cancellation: Promise.withResolvers(),
+  collector: createReplyCollector(),
+})
 
 type Outcome = { turn: Running; traffic: TurnTraffic; harnessError: string | null; gone: string | null }
 
@@ -86,12 +95,17 @@ export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns 
   let running: Running | null = null
   const interruptedAhead = new Set<string>()
 
+  const harnessIsReady = async (): Promise<void> => {
+    await deps.harnessRuns()
+    await harness.ready(conversation.id)
+  }
+
   const run = async (turn: Running, request: TurnRequest): Promise<void> => {
     const traffic = loopback.beginTurn(turn.model)
     const outcome: Outcome = { turn, traffic, harnessError: null, gone: null }
     try {
-      await deps.harnessRuns()
-      await conversation.history.tell(harness, conversation.id)
+      await Promise.race([harnessIsReady(), turn.cancellation.promise])
+      if (!turn.cancelled) await conversation.history.tell(harness, conversation.id)
       if (!turn.cancelled) {
         outcome.harnessError = (await harness.prompt(conversation.id, request.parts)).error
       }
@@ -117,11 +131,10 @@ export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns 
         throw new AppError('conflict', `turn ${running.id} is running`, { cause: { code: 'turn_running' } })
       if (interruptedAhead.delete(request.turn_id)) return endUnbegun(request.turn_id)
       const model = request.model ?? conversation.model
-      const collector = createReplyCollector()
-      const turn: Running = { id: request.turn_id, model, cancelled: false, collector, over: Promise.resolve() }
+      const turn = newTurn(request.turn_id, model)
       running = turn
       journal.append({ type: 'turn_started', turn_id: turn.id })
-      turn.over = run(turn, request)
+      void run(turn, request)
     },
     interrupt(turnId) {
       const turn = running
@@ -132,6 +145,7 @@ export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns 
       }
       if (turn === null || turn.cancelled) return
       turn.cancelled = true
+      turn.cancellation.resolve()
       // Not waited for: a harness that hangs may never answer that either.
       harness.cancel(conversation.id).catch((error: unknown) => deps.log(`cancel: ${errorText(error)}`))
       const late = AbortSignal.timeout(cancelTimeoutMs)

@@ -27,6 +27,8 @@ export const HARNESS_DIRS = {
   'codex-terminal': path.join(root, 'harness', 'codex-terminal'),
   opencode: path.join(root, 'harness', 'opencode'),
   'qwen-code': path.join(root, 'harness', 'qwen-code'),
+  /** An agent that speaks ACP, and fails as a test arranges. */
+  'scripted-acp': path.join(root, 'test', 'acp', 'harness', 'scripted-acp'),
   /** A terminal with bash in it. */
   shell: path.join(root, 'test', 'terminal', 'harness', 'shell'),
 }

@@ -167,6 +167,7 @@ const conversations = (api: Api): Omit<Harness, 'start' | 'pid' | 'stop'> => {
       ready.catch(() => undefined)
       api.bound.set(conversation, { settings, ready })
     },
+    ready: async (conversation) => api.bound.get(conversation)?.ready,
     async reply(id, decision) {
       const body = replyOf(decision)
       await client()
@@ -181,9 +182,7 @@ const conversations = (api: Api): Omit<Harness, 'start' | 'pid' | 'stop'> => {
       await client().call({ method: 'POST', path: `/session/${conversation}/message`, body })
     },
     async prompt(conversation, parts) {
-      const { settings, ready } = api.bound.get(conversation) ?? {}
-      await ready
-      const system = settings?.system ?? null
+      const system = api.bound.get(conversation)?.settings.system ?? null
       return runTurn(api, conversation, { model, parts, ...(system === null ? {} : { system }) })
     },
     cancel: async (conversation) => abort(client(), conversation),

@@ -115,13 +115,12 @@ export const createAcpHarness = (deps: Deps): Harness => {
     async bind(conversation, settings) {
       conversations.bind(conversation, settings)
     },
+    ready: (conversation) => conversations.get(conversation).ready,
     async tell(conversation, text) {
       conversations.get(conversation).preamble.push(text)
     },
     async prompt(conversation, parts) {
-      const own = conversations.get(conversation)
-      await own.ready
-      return runTurn(current(), own, parts)
+      return runTurn(current(), conversations.get(conversation), parts)
     },
     async cancel(conversation) {
       const { session, turn } = conversations.get(conversation)

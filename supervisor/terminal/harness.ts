@@ -85,6 +85,7 @@ export const createTerminalHarness = ({ program, name, context }: Deps): Termina
       if (isDeepStrictEqual(wanted, bare()) && terminal.pid() !== null) return
       await terminal.start(prepared(wanted))
     },
+    ready: () => Promise.resolve(),
     tell: () => Promise.resolve(),
     /** Only the throwaway turn comes this way: nobody can say for sure when a program has answered. */
     async prompt(_conversation, parts: MessagePart[]) {

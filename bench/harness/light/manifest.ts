@@ -129,6 +129,7 @@ const create = (context: HarnessContext): Harness => {
       chat(conversation).system = system
       return Promise.resolve()
     },
+    ready: () => Promise.resolve(),
     reply(id, decision) {
       questions.reply(id, decision)
       return Promise.resolve()

@@ -1,0 +1,70 @@
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { afterAll, expect, test } from '@jest/globals'
+import type { BindRequest, TurnResult } from '../../domain/supervisor-protocol.ts'
+import { createSupervisorClient } from '../../sandbox/supervisor-client.ts'
+import { MASTER_KEY, bindRequest, readJournal, startSupervisor } from '../../test/supervisor.ts'
+import { until } from '../../test/until.ts'
+
+const client = createSupervisorClient({ masterKey: MASTER_KEY })
+afterAll(async () => client[Symbol.asyncDispose]())
+
+const NO_GATEWAY = { url: 'http://127.0.0.1:9', key: 'none' }
+
+/** A booted sandbox with the scripted agent (`test/acp/harness/scripted-acp`). */
+const booted = async () => {
+  const supervisor = startSupervisor({ harness: 'scripted-acp', purpose: 'session' })
+  await supervisor.until('booted')
+  const inHome = (file: string): string => path.join(supervisor.dir, 'home', file)
+  const linesOf = (file: string): string[] =>
+    existsSync(inHome(file)) ? readFileSync(inHome(file), 'utf8').trim().split('\n') : []
+  const { target } = supervisor
+  return {
+    ...supervisor,
+    target,
+    bind: (more: Partial<BindRequest> = {}) => client.bind(target, bindRequest(NO_GATEWAY, more)),
+    start: (turn_id: string, text: string) => client.startTurn(target, { turn_id, parts: [{ type: 'text', text }] }),
+    health: async () => (await client.health(target)).harness,
+    isMade: (file: string) => existsSync(path.join(supervisor.dir, 'workspace', file)),
+    hold: (method: string) => writeFileSync(inHome('hold'), method),
+    release: () => rmSync(inHome('hold')),
+    refuseNext: (method: string) => writeFileSync(inHome('refuse'), method),
+    /** The texts of each prompt that the agent has got. */
+    prompts: () => linesOf('prompts.jsonl').map((line) => JSON.parse(line) as string[]),
+    calls: (method: string) => linesOf('calls').filter((line) => line === method).length,
+  }
+}
+const saidIn = ({ reply }: TurnResult): string =>
+  reply?.parts.map(({ text }) => (typeof text === 'string' ? text : '')).join('') ?? ''
+
+test('a turn that is interrupted while its session is being opened never reaches the agent', async () => {
+  await using sandbox = await booted()
+  sandbox.hold('session/new')
+  await sandbox.bind({ prompt: 'Be brief.' })
+  using journal = readJournal(client, sandbox.target)
+  await sandbox.start('interrupted', 'touch made\nsay x')
+  await client.interrupt(sandbox.target, 'interrupted')
+  sandbox.release()
+  expect(await journal.finished('interrupted')).toMatchObject({ status: 'cancelled', reply: null })
+  await sandbox.start('next', 'say next')
+  expect(saidIn(await journal.finished('next'))).toBe('next')
+  expect(sandbox.prompts()).toEqual([['Be brief.', 'say next']])
+  expect(sandbox.isMade('made')).toBe(false)
+})
+
+test('an interrupted turn does not wait for its session, whose opening goes on', async () => {
+  await using sandbox = await booted()
+  const { pid } = await sandbox.health()
+  sandbox.hold('session/new')
+  await sandbox.bind({ prompt: 'Be brief.' })
+  using journal = readJournal(client, sandbox.target)
+  await until('the session is being opened', 10_000, () => sandbox.calls('session/new') === 2)
+  await sandbox.start('interrupted', 'say x')
+  await client.interrupt(sandbox.target, 'interrupted')
+  expect(await journal.finished('interrupted')).toMatchObject({ status: 'cancelled' })
+  sandbox.release()
+  await sandbox.start('next', 'say next')
+  expect(saidIn(await journal.finished('next'))).toBe('next')
+  expect(sandbox.calls('session/new')).toBe(2)
+  expect(await sandbox.health()).toMatchObject({ pid, restarts: 0 })
+})

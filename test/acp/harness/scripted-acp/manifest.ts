@@ -1,0 +1,15 @@
+import path from 'node:path'
+import type { HarnessManifest } from '../../../../supervisor/harness.ts'
+
+/** An agent whose failures are arranged by a test: `agent.ts` says how. */
+const manifest: HarnessManifest = {
+  id: 'scripted-acp',
+  name: 'Scripted agent',
+  supportsTui: false,
+  acp: ({ dir }) => ({
+    command: [process.execPath, path.join(dir, 'agent.ts')],
+    env: {},
+    modes: { unattended: 'all', asking: 'ask' },
+  }),
+}
+export default manifest
