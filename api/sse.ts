@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import type { ServerResponse } from 'node:http'
 import { streamDrainTimeoutMs, streamHeartbeatMs, streamRetryMs } from '../domain/limits.ts'
 import { streamOpened } from '../telemetry/events/http.ts'
 import type { ApiDeps } from './deps.ts'
@@ -27,16 +28,26 @@ const textOf = (frame: Frame): string => {
   return text
 }
 
-/** @returns false when the client took nothing for too long */
-const write = async ({ res }: Context, text: string, signal: AbortSignal): Promise<boolean> => {
-  if (text === '' || signal.aborted || res.writableEnded || res.write(text)) return true
-  const slow = AbortSignal.timeout(streamDrainTimeoutMs)
-  try {
-    await once(res, 'drain', { signal: AbortSignal.any([signal, slow]) })
-    return true
-  } catch {
-    return signal.aborted
+/** Small enough that a client which takes anything takes one in time. */
+const PIECE_BYTES = 64 * 1_024
+
+/** @returns false when the client took nothing for `drainTimeoutMs` */
+export const writeSlowly = async (
+  res: ServerResponse,
+  text: string,
+  { signal, drainTimeoutMs }: { signal: AbortSignal; drainTimeoutMs: number },
+): Promise<boolean> => {
+  const bytes = Buffer.from(text)
+  for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
+    if (signal.aborted || res.writableEnded) return true
+    if (res.write(bytes.subarray(at, at + PIECE_BYTES))) continue
+    try {
+      await once(res, 'drain', { signal: AbortSignal.any([signal, AbortSignal.timeout(drainTimeoutMs)]) })
+    } catch {
+      return signal.aborted
+    }
   }
+  return true
 }
 
 const openResponse = ({ res }: Context): AbortController => {
@@ -72,7 +83,7 @@ export const stream = async (
   }, streamHeartbeatMs)
   const signal = AbortSignal.any([gone.signal, drain])
   const send = async (frames: Frame[]): Promise<void> => {
-    if (await write(ctx, frames.map(textOf).join(''), signal)) return
+    if (await writeSlowly(res, frames.map(textOf).join(''), { signal, drainTimeoutMs: streamDrainTimeoutMs })) return
     closed('slow')
     res.destroy()
   }

@@ -19,6 +19,7 @@ import type {
   TurnRequest,
 } from '../domain/supervisor-protocol.ts'
 import type { TurnReply } from '../domain/turn.ts'
+import { entriesOf } from './journal.ts'
 import { SupervisorUnreachable, createSupervisorCalls, guarded, readTimeoutMs } from './supervisor-calls.ts'
 import type { Call, SupervisorCalls, SupervisorTarget } from './supervisor-calls.ts'
 
@@ -62,21 +63,6 @@ const manifestOf = (header: string | string[] | undefined): CheckpointManifest =
     return JSON.parse(Buffer.from(String(header), 'base64url').toString()) as CheckpointManifest
   } catch (cause) {
     throw new AppError('upstream', 'the supervisor does not say what is in the checkpoint', { cause })
-  }
-}
-
-/** Entries of a journal stream. A frame that is cut off at the end is not delivered. */
-async function* entriesOf(body: AsyncIterable<Buffer>): AsyncGenerator<JournalEntry> {
-  const decoder = new TextDecoder()
-  let rest = ''
-  for await (const bytes of body) {
-    rest += decoder.decode(bytes, { stream: true })
-    const frames = rest.split('\n\n')
-    rest = frames.pop() ?? ''
-    for (const frame of frames) {
-      const data = frame.split('\n').find((line) => line.startsWith('data: '))
-      if (data !== undefined) yield JSON.parse(data.slice(6)) as JournalEntry
-    }
   }
 }
 
