@@ -2,8 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, request } from 'undici'
 import type { Dispatcher } from 'undici'
 import { errorText } from '../domain/errors.ts'
+import type { AppError } from '../domain/errors.ts'
 import type { Credentials, TlsOptions } from './credentials.ts'
-import { errorOf, isKubeError, unavailable } from './errors.ts'
+import { errorOf, isKubeError, patienceMs, unavailable } from './errors.ts'
+import type { KubeError } from './errors.ts'
 import { createLimiter } from './limiter.ts'
 
 type Query = Record<string, string | number | boolean | undefined>
@@ -25,7 +27,7 @@ export type KubeCall = {
 /** An API server, as far as the driver needs one: JSON, texts and streams of lines. */
 export type KubeClient = AsyncDisposable & {
   readonly server: string
-  /** @throws KubeError when the API server refuses, AppError `unavailable` when it does not answer in time */
+  /** @throws KubeError when the API server refuses, AppError `unavailable` when it does not answer in time, or only that it cannot now */
   json<T>(call: KubeCall): Promise<T>
   text(call: KubeCall): Promise<string>
   /** Lines as they come, empty ones left out; ends when the server ends it, throws when the connection breaks or is silent for too long. */
@@ -42,8 +44,6 @@ const retryFirstMs = 100
 const retryMaxMs = 2_000
 /** Below the API server's own limits for one user; a start and its end are a dozen requests, and the pool's starts come in bursts. */
 const limits = { perSecond: 100, burst: 200, atOnce: 32 }
-
-const RETRIED = new Set([429, 500, 502, 503, 504])
 
 const urlOf = (server: string, { path, query = {} }: KubeCall): string => {
   const url = new URL(server + path)
@@ -97,6 +97,16 @@ const withoutToken = (text: string, { authorization = '' }: Record<string, strin
   return token === '' ? text : text.replaceAll(token, '[hidden]')
 }
 
+/** The last answer, an error, and when the API server began to answer so. */
+type Answer = { error: KubeError; since: number }
+
+/** Whoever asked in vain is told what for, and whether there was an answer. */
+const gaveUp = ({ method = 'GET', path }: KubeCall, error: unknown): AppError => {
+  const asked = `${method} ${path}`
+  const what = isKubeError(error) ? `answered ${asked} with ${error.status}` : `did not answer ${asked}`
+  return unavailable(`the Kubernetes API server ${what}: ${errorText(error)}`, error)
+}
+
 /** One request, once. @throws KubeError for any answer but success */
 const createSend =
   (credentials: Credentials, agentFor: (tls: TlsOptions) => Agent) =>
@@ -140,10 +150,11 @@ export const createKubeClient = (credentials: Credentials): KubeClient => {
   }
 
   /** @returns how long to wait before the next try; null: there is no use in one */
-  const pauseAfter = (error: unknown, tries: number): number | null => {
-    if (!isKubeError(error)) return backoffMs(tries)
-    if (!RETRIED.has(error.status)) return null
+  const pauseAfter = (answer: Answer | null, tries: number): number | null => {
+    if (answer === null) return backoffMs(tries)
+    const { error, since } = answer
     const waitMs = error.retryAfterMs ?? backoffMs(tries)
+    if (performance.now() + waitMs > since + patienceMs(error)) return null
     if (error.status === 429) limiter.pause(waitMs)
     return waitMs
   }
@@ -153,17 +164,19 @@ export const createKubeClient = (credentials: Credentials): KubeClient => {
     const deadline = performance.now() + timeoutMs
     const over = AbortSignal.timeout(timeoutMs)
     const whole = what.signal === undefined ? over : AbortSignal.any([what.signal, over])
+    let answer = null as Answer | null
     for (let tries = 1; ; tries++)
       try {
         return await sendOnce(what, whole)
       } catch (error) {
         what.signal?.throwIfAborted()
-        const pauseMs = pauseAfter(error, tries)
-        if (pauseMs === null) throw error
-        if (performance.now() + pauseMs >= deadline) {
-          const asked = `${what.method ?? 'GET'} ${what.path}`
-          throw unavailable(`the Kubernetes API server did not answer ${asked}: ${errorText(error)}`, error)
-        }
+        // A try that our own deadline has cut takes back nothing of what was answered before.
+        if (isKubeError(error)) answer = { error, since: answer?.since ?? performance.now() }
+        else if (!over.aborted) answer = null
+        const pauseMs = pauseAfter(answer, tries)
+        const last = answer?.error ?? error
+        if (pauseMs === null) throw last
+        if (performance.now() + pauseMs >= deadline) throw gaveUp(what, last)
         await sleep(pauseMs, undefined, what.signal === undefined ? {} : { signal: what.signal })
       }
   }

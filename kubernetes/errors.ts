@@ -52,14 +52,34 @@ export const errorOf = (status: number, body: string, retryAfter?: string): Kube
 export const isExpired = (error: unknown): boolean =>
   isKubeError(error) && (error.status === 410 || error.reason === 'Expired' || error.reason === 'Gone')
 
-/** Why the API server, or a controller in its place, would not make a pod. Null: it may, another time. */
+/** Quotas are said by the API server itself; what else has the word in its name or its text is somebody's own. */
+const QUOTA_EXCEEDED = /is forbidden: exceeded quota: /
+/** The ports of nodes, or the addresses of Services, of the whole cluster: said as an internal error. */
+const RANGE_FULL = /failed to allocate a (nodePort|serviceIP): .*range is full/
+const REFUSED = /is forbidden|denied the request|violates PodSecurity|is invalid/i
+/** It is not asked for its opinion, and the API server does not do without. Said as an internal error. */
+const WEBHOOK_DOWN = /failed calling webhook/
+
+/** Why the API server, or a controller in its place, would not make an object. Null: it may, another time. */
 export const refusalOf = (status: number, message: string): FailureCode | null => {
-  if (/exceeded quota|quota/i.test(message) && (status === 403 || status === 0)) return 'quota_exceeded'
-  if (/is forbidden|denied the request|violates PodSecurity|is invalid|failed quota/i.test(message))
-    return 'setup_failed'
+  if (QUOTA_EXCEEDED.test(message) || RANGE_FULL.test(message)) return 'quota_exceeded'
+  if (REFUSED.test(message) || isWebhookDown(message)) return 'setup_failed'
   return status === 400 || status === 403 || status === 422 ? 'setup_failed' : null
 }
 
-/** The API server did not answer, or not in time. */
+/** An admission webhook may be away for a moment, as when its pod is replaced. */
+export const webhookGraceMs = 3_000
+
+export const isWebhookDown = (message: string): boolean => WEBHOOK_DOWN.test(message)
+
+const RETRIED = new Set([429, 500, 502, 503, 504])
+
+/** @returns for how many milliseconds after the first such answer the same request may be sent again */
+export const patienceMs = ({ status, message }: KubeError): number => {
+  if (!RETRIED.has(status) || RANGE_FULL.test(message)) return 0
+  return isWebhookDown(message) ? webhookGraceMs : Number.POSITIVE_INFINITY
+}
+
+/** The API server did not answer, not in time, or only that it cannot now. */
 export const unavailable = (message: string, cause?: unknown): AppError =>
   new AppError('unavailable', message, { cause })

@@ -94,6 +94,12 @@ const waiting = (reason: string, message?: string): Pod =>
 const ended = (exitCode: number, more: { reason?: string; message?: string } = {}, container = 'harness'): Pod =>
   withContainer({ terminated: { exitCode, ...more } }, container)
 
+test('a webhook that is down, said by the controller, may come back within its grace', () => {
+  const message = 'Internal error occurred: failed calling webhook "pods.example.com": connection refused'
+  const object = sandbox({}, { reason: 'ReconcilerError', message })
+  expect(verdictOf(seen({ object }), graces)).toMatchObject({ is: 'failing', code: 'setup_failed', graceMs: 3_000 })
+})
+
 test.each<[string, Partial<Seen>, string]>([
   ['an invalid image name', { pod: waiting('InvalidImageName') }, 'image_pull'],
   ['an image that is not there and must not be pulled', { pod: waiting('ErrImageNeverPull') }, 'image_pull'],

@@ -1,5 +1,5 @@
 import type { FailureCode } from '../domain/session.ts'
-import { refusalOf } from './errors.ts'
+import { isWebhookDown, refusalOf, webhookGraceMs } from './errors.ts'
 import { ANNOTATION, VAULT_CONTAINER } from './names.ts'
 import { conditionOf } from './objects.ts'
 import type { ContainerStatus, KubeObject, Node, Pod, Sandbox, SandboxApi } from './objects.ts'
@@ -131,7 +131,8 @@ const controllerVerdict = ({ status }: Sandbox): Verdict | null => {
   if (over !== undefined) return failed(over, message)
   if (ready.reason !== 'ReconcilerError') return null
   const code = refusalOf(0, ready.message ?? '')
-  return code === null ? null : failed(code, message)
+  if (code === null) return null
+  return isWebhookDown(message) ? { is: 'failing', code, message, graceMs: webhookGraceMs } : failed(code, message)
 }
 
 const nodeVerdict = ({ node, nodesKnown }: Seen, pod: Pod): Verdict | null => {

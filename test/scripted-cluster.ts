@@ -1,12 +1,14 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { createKubeClient } from '../kubernetes/client.ts'
 import type { KubeClient } from '../kubernetes/client.ts'
 
 /** What is answered at a path: an object, a text, a refusal by its status, or nothing at all. */
-export type Scripted = object | string | { refuse: number; message?: string } | typeof SILENCE
+type Answer = object | string | { refuse: number; message?: string } | typeof SILENCE
+/** Or what decides it, each time anew. */
+export type Scripted = Answer | ((request: IncomingMessage) => Answer | Promise<Answer>)
 
 export const SILENCE = Symbol('silence')
 
@@ -33,7 +35,7 @@ const send = (response: ServerResponse, status: number, body: object | string): 
 const refuse = (response: ServerResponse, code: number, message: string): void =>
   send(response, code, { kind: 'Status', status: 'Failure', code, message })
 
-const isRefusal = (answer: Scripted): answer is { refuse: number; message?: string } =>
+const isRefusal = (answer: Answer): answer is { refuse: number; message?: string } =>
   typeof answer === 'object' && 'refuse' in answer
 
 /** An API server whose answers a test decides, over real HTTP. It knows Sandboxes, and grants all rights, unless told otherwise. */
@@ -51,10 +53,11 @@ export const startScriptedCluster = async (): Promise<ScriptedCluster> => {
     const right = `${verb} ${resource}${subresource === undefined ? '' : `/${subresource}`}`
     return { status: { allowed: !denied.has(namespace === undefined ? `${right} *` : right) } }
   }
-  const server = createServer((request, response) => {
+  const answerTo = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const url = new URL(request.url ?? '/', 'http://server')
     asked.push(`${request.method} ${url.pathname}${url.search}`)
-    const answer = answers.get(url.pathname)
+    const scripted = answers.get(url.pathname)
+    const answer = typeof scripted === 'function' ? await scripted(request) : scripted
     if (answer === SILENCE) return
     if (url.pathname.endsWith('/selfsubjectaccessreviews') && answer === undefined) {
       let body = ''
@@ -65,7 +68,8 @@ export const startScriptedCluster = async (): Promise<ScriptedCluster> => {
     if (answer === undefined) return refuse(response, 404, `${url.pathname} not found`)
     if (isRefusal(answer)) return refuse(response, answer.refuse, answer.message ?? `refused with ${answer.refuse}`)
     send(response, 200, answer)
-  })
+  }
+  const server = createServer((request, response) => void answerTo(request, response))
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo

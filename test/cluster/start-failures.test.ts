@@ -157,6 +157,13 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
     expect(failure).toMatchObject({ code: 'setup_failed', message: expect.stringContaining('only signed images') })
   })
 
+  test('a policy of the cluster that is not there to be asked', async () => {
+    await using _policy = await startWebhook(world.kube, world.namespace, { is: 'down' })
+    const failure = await failureOf({})
+    const message = expect.stringContaining('failed calling webhook')
+    expect(failure).toMatchObject({ code: 'setup_failed', message })
+  })
+
   test('what Pod Security refuses; sandboxes themselves keep to its strictest level', async () => {
     const enforce = (level: string | null): Promise<unknown> =>
       world.kube.patch(`/api/v1/namespaces/${world.namespace}`, {

@@ -4,14 +4,14 @@ import { json } from 'node:stream/consumers'
 import { createAuthority } from '../../tools/cluster/certificates.ts'
 import type { Kube } from '../../tools/cluster/kube.ts'
 
-/** What a cluster does to new pods of a namespace: another container beside theirs, or no. */
-export type Admission = { is: 'sidecar'; container: object } | { is: 'refusal'; message: string }
+/** What a cluster does to new pods of a namespace: another container beside theirs, no, or no answer. */
+export type Admission = { is: 'sidecar'; container: object } | { is: 'refusal'; message: string } | { is: 'down' }
 
 type Review = { request: { uid: string } }
 
 const REGISTRATIONS = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations'
 
-const responseTo = ({ request }: Review, admission: Admission): object => {
+const responseTo = ({ request }: Review, admission: Exclude<Admission, { is: 'down' }>): object => {
   if (admission.is === 'refusal')
     return { uid: request.uid, allowed: false, status: { code: 403, message: admission.message } }
   const patch = [{ op: 'add', path: '/spec/containers/-', value: admission.container }]
@@ -28,6 +28,10 @@ export const startWebhook = async (kube: Kube, namespace: string, admission: Adm
   const authority = createAuthority('lap-webhook')
   const { certificate, key } = authority.issue({ commonName: 'webhook' }, ['127.0.0.1', 'localhost'])
   const server = https.createServer({ cert: certificate, key }, (request, response) => {
+    if (admission.is === 'down') {
+      request.socket.destroy()
+      return
+    }
     void json(request).then((review) => {
       const body = {
         apiVersion: 'admission.k8s.io/v1',
