@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { MockActivityEnvironment } from '@temporalio/testing'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
@@ -33,7 +34,16 @@ const claimed = async (over: Partial<ListedSandbox> = {}): Promise<SandboxRow & 
   const { session, sandbox } = await buildSession(sql, agent.id, { claim })
   const { id: sandboxId, name } = sandbox!
   await sql.query("update sandbox set claimed_at = claimed_at - interval '5 minutes' where id = $1", [sandboxId])
-  listed.set(name, { name, sandboxId, agentId: agent.id, alive: true, createdAt: new Date(), sessionId: null, ...over })
+  listed.set(name, {
+    name,
+    sandboxId,
+    agentId: agent.id,
+    alive: true,
+    createdAt: new Date(),
+    sessionId: null,
+    ours: true,
+    ...over,
+  })
   return { ...sandbox!, session_id: session.id }
 }
 
@@ -97,6 +107,30 @@ test('a mark that fails is an error of that sandbox, and the others are marked',
 test('where nobody looks at marks, none is missing', async () => {
   await claimed()
   expect(await sweep(null)).toMatchObject({ sandboxes_marked: 0, errors: 0 })
+})
+
+/** One that no row is of, or whose row has ended. */
+const unknown = async (ours: boolean | null, ended: boolean): Promise<string> => {
+  const { sql } = database.db
+  const agent = await buildAgent(sql)
+  const made = await buildWarmSandbox(sql, agent.id)
+  if (ended) await sql.query("update sandbox set state = 'gone' where id = $1", [made.id])
+  const { id: sandboxId, name } = ended ? made : { id: randomUUID(), name: `lap-${randomUUID()}` }
+  const createdAt = new Date(Date.now() - 300_000)
+  listed.set(name, { name, sandboxId, agentId: agent.id, alive: true, createdAt, sessionId: null, ours })
+  return name
+}
+
+test('what nobody here knows is removed if this installation made it, and left to another one that did', async () => {
+  const [own, other] = [await unknown(true, false), await unknown(false, false)]
+  expect(await sweep(null)).toMatchObject({ objects_removed: 1, errors: 0 })
+  expect([listed.has(own), listed.has(other)]).toEqual([false, true])
+})
+
+test('where it is not written down who made it, it is removed if there was a row for it', async () => {
+  const [own, strange] = [await unknown(null, true), await unknown(null, false)]
+  expect(await sweep(null)).toMatchObject({ objects_removed: 1, errors: 0 })
+  expect([listed.has(own), listed.has(strange)]).toEqual([false, true])
 })
 
 /** A delivery as it was some time ago. */

@@ -9,7 +9,7 @@ import {
   silentPools,
   strandedSandboxes,
 } from '../db/flow.ts'
-import { endSandbox, liveSandboxes, sandboxesToRemove } from '../db/sandboxes.ts'
+import { endSandbox, liveSandboxes, recordedSandboxes, sandboxesToRemove } from '../db/sandboxes.ts'
 import { endSession } from '../db/session-end.ts'
 import { liveSessions } from '../db/sessions.ts'
 import type { LiveSession } from '../db/sessions.ts'
@@ -105,6 +105,15 @@ const markClaimed = async (look: Look, rows: SandboxRow[]): Promise<number> => {
   })
 }
 
+/** Without a row that lives, and ours to remove. What does not say whose it is may be of another installation with the same settings. */
+const strangersOf = async (deps: ActivityDeps, listed: ListedSandbox[], rows: SandboxRow[]) => {
+  const known = new Set(rows.map(({ name }) => name))
+  const strangers = listed.filter((one) => !known.has(one.name) && isOld(one.createdAt, ledgerGraceMs))
+  const unsaid = strangers.filter(({ ours }) => ours === null).map(({ name }) => name)
+  const recorded = unsaid.length === 0 ? new Set<string>() : await recordedSandboxes(deps.sql, unsaid)
+  return strangers.filter(({ name, ours }) => ours ?? recorded.has(name))
+}
+
 /** Rows against sandboxes. */
 const compareSandboxes = async (look: Look) => {
   const { deps } = look
@@ -112,15 +121,13 @@ const compareSandboxes = async (look: Look) => {
   const listed = await deps.driver.list()
   const rows = await liveSandboxes(deps.sql)
   const byName = new Map(listed.map((one) => [one.name, one]))
-  const known = new Set(rows.map(({ name }) => name))
   const of = ({ name }: { name: string }): string => name
   const rows_gone = await repair(
     look,
     rows.filter(({ state }) => state === 'provisioning' || state === 'warm' || state === 'claimed'),
     { of, do: (row) => noteLost(deps, row, byName.get(row.name)) },
   )
-  const strangers = listed.filter((one) => !known.has(one.name) && isOld(one.createdAt, ledgerGraceMs))
-  const objects_removed = await repair(look, strangers, {
+  const objects_removed = await repair(look, await strangersOf(deps, listed, rows), {
     of,
     do: async ({ name }) => {
       await deps.driver.remove(name)

@@ -52,7 +52,8 @@ const openUntil = async (isSaid: (line: Line) => boolean): Promise<Line> => {
       if (last !== undefined && isSaid(last)) resolve(last)
     }
     const log = createLogger({ level: 'info', name: 'test', destination: { write } })
-    const opened = openSandboxes(config, { log, signal: ending.signal, onProblems: () => undefined })
+    const installation = () => Promise.resolve('this-one')
+    const opened = openSandboxes(config, { log, signal: ending.signal, onProblems: () => undefined, installation })
     opened.then((sandboxes) => sandboxes[Symbol.asyncDispose]()).catch(() => undefined)
   })
   try {
@@ -82,4 +83,16 @@ test('what a cluster lacks is logged with its remedy, once', async () => {
     { event: 'cluster_problem', remedy: expect.stringContaining('K8S_SANDBOX_API=pod') },
     { event: 'cluster_warning', msg: expect.stringContaining('get pods/log'), remedy: expect.any(String) },
   ])
+})
+
+test('an installation that says the same of itself in its labels is logged, with the setting to change', async () => {
+  const labels = { 'lap/instance': 'lap', 'lap/installation': 'another' }
+  const items = [{ metadata: { name: 'lap-1', labels } }]
+  cluster.answers.set('/apis/agents.x-k8s.io/v1beta1/namespaces/sandboxes/sandboxes', { metadata: {}, items })
+  expect(await openUntil(({ event }) => event === 'cluster_neighbour')).toMatchObject({
+    level: 'error',
+    msg: expect.stringContaining('K8S_INSTANCE=lap'),
+    detail: expect.stringContaining('another'),
+    remedy: expect.stringContaining('K8S_INSTANCE'),
+  })
 })

@@ -6,6 +6,8 @@ import { createKubeClient } from '../kubernetes/client.ts'
 import type { KubeClient } from '../kubernetes/client.ts'
 import type { Access } from '../kubernetes/cluster.ts'
 import { createKubernetesDriver } from '../kubernetes/driver.ts'
+import { neighbourProblems } from '../kubernetes/neighbours.ts'
+import type { NeighbourOptions } from '../kubernetes/neighbours.ts'
 import { preflight } from '../kubernetes/preflight.ts'
 import type { Preflight } from '../kubernetes/preflight.ts'
 import { createLocalDriver } from '../local/driver.ts'
@@ -71,9 +73,21 @@ const answered = async (on: Look, signal: AbortSignal): Promise<Preflight> => {
   }
 }
 
+/** Tells what of it was not so when it was asked before; not being able to look is the concern of whoever needs the cluster. */
+const tellOfNeighbours = (options: NeighbourOptions, log: Logger): (() => Promise<void>) => {
+  let told: string[] = []
+  return async () => {
+    const problems = await neighbourProblems(options).catch(() => null)
+    if (problems === null) return
+    for (const { what, ...more } of problems)
+      if (!told.includes(what)) log.error({ event: 'cluster_neighbour', ...more }, what)
+    told = problems.map(({ what }) => what)
+  }
+}
+
 const kubernetesSandboxes = async (config: Config, on: SandboxesOptions): Promise<Sandboxes> => {
   const { log, onProblems } = on
-  const { unschedulableMs, ...settings } = config.k8s
+  const { unschedulableMs, ...common } = config.k8s
   const client = await connectCluster()
   let problems: Problem[] = []
   const told = (now: Problem[]): void => {
@@ -88,6 +102,9 @@ const kubernetesSandboxes = async (config: Config, on: SandboxesOptions): Promis
   const at: Look = { client, config, told }
   const first = await answered(at, signal)
   for (const { what, ...more } of first.warnings) log.warn({ event: 'cluster_warning', ...more }, what)
+  const settings = { ...common, installation: await on.installation() }
+  const tell = tellOfNeighbours({ client, settings }, log)
+  await tell()
   const driver = createKubernetesDriver({
     client,
     settings,
@@ -100,6 +117,7 @@ const kubernetesSandboxes = async (config: Config, on: SandboxesOptions): Promis
     for (;;) {
       await sleep(problems.length > 0 ? checkAgainMs : checkCalmMs, undefined, { signal, ref: false })
       await look(at)
+      await tell()
     }
   }
   void goOn().catch(() => {})
@@ -117,6 +135,8 @@ export type SandboxesOptions = {
   signal: AbortSignal
   /** Told of what is missing, also while this waits for the API server to answer. */
   onProblems: (problems: Problem[]) => void
+  /** The id of this installation, once it is known. */
+  installation: () => Promise<string>
 }
 
 /** The driver of `SANDBOX_DRIVER`. Waits for the cluster's API server; a cluster that lacks something is reported, and looked at again. */

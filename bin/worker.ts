@@ -21,6 +21,7 @@ import { installRuntime, runWorker } from '../temporal/worker.ts'
 import { createSealer } from '../vault/seal.ts'
 import { createSender } from '../webhooks/post.ts'
 import { openCheckpoints } from './checkpoints.ts'
+import { awaitInstallation } from './installation.ts'
 import { openSandboxes } from './sandboxes.ts'
 import { settingsOrExit } from './settings.ts'
 
@@ -51,9 +52,9 @@ const main = async (signal: AbortSignal): Promise<void> => {
   installRuntime(log)
 
   const metrics = createMetrics()
-  const state = { ready: false, cluster: [] as Problem[], checkpoints: [] as Problem[] }
+  const state = { ready: false, database: [] as Problem[], cluster: [] as Problem[], checkpoints: [] as Problem[] }
   const readiness = (): ProcessReadiness => {
-    const problems = [...state.cluster, ...state.checkpoints]
+    const problems = [...state.database, ...state.cluster, ...state.checkpoints]
     return { ready: state.ready && problems.length === 0, problems }
   }
   const { workerMetricsPort: port, host } = config
@@ -63,7 +64,9 @@ const main = async (signal: AbortSignal): Promise<void> => {
   await using temporal = createTemporal(config.temporal)
   await using outbox = createOutboxRelay({ sql: db.sql, temporal, log, metrics })
   metrics.readGaugesFrom(async () => ({ leakedSandboxes: await leakedSandboxes(db.sql, ledgerGraceMs) }))
-  await using sandboxes = await openSandboxes(config, { log, signal, onProblems: (now) => (state.cluster = now) })
+  const installation = () => awaitInstallation(db.sql, { signal, onProblems: (now) => (state.database = now) })
+  const onClusterProblems = (now: Problem[]) => (state.cluster = now)
+  await using sandboxes = await openSandboxes(config, { log, signal, onProblems: onClusterProblems, installation })
   const onStoreProblems = (now: Problem[]) => (state.checkpoints = now)
   await using checkpoints = await openCheckpoints(config, db.sql, { log, signal, onProblems: onStoreProblems })
   const deps: ActivityDeps = {

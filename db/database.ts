@@ -6,6 +6,7 @@ import { AppError, errorText } from '../domain/errors.ts'
 import { Agent } from './entities/agent.ts'
 import { Checkpoint, CheckpointChunk } from './entities/checkpoint.ts'
 import { Event } from './entities/event.ts'
+import { Installation } from './entities/installation.ts'
 import { Permission } from './entities/permission.ts'
 import { Claim, Outbox, PoolState } from './entities/pool.ts'
 import { Sandbox } from './entities/sandbox.ts'
@@ -19,6 +20,7 @@ import { Migration003Turns } from './migrations/003-turns.ts'
 import { Migration004Webhooks } from './migrations/004-webhooks.ts'
 import { Migration005Checkpoints } from './migrations/005-checkpoints.ts'
 import { Migration006TerminalTickets } from './migrations/006-terminal-tickets.ts'
+import { Migration007Installation } from './migrations/007-installation.ts'
 import { createSql, isConnectionError } from './sql.ts'
 import type { Sql } from './sql.ts'
 
@@ -32,6 +34,7 @@ const MIGRATIONS = [
   { name: '004-webhooks', class: Migration004Webhooks },
   { name: '005-checkpoints', class: Migration005Checkpoints },
   { name: '006-terminal-tickets', class: Migration006TerminalTickets },
+  { name: '007-installation', class: Migration007Installation },
 ]
 
 type Extra = {
@@ -58,6 +61,7 @@ const options = (url: string, extra: Extra): Options => ({
     Checkpoint,
     CheckpointChunk,
     TerminalTicket,
+    Installation,
   ],
   extensions: [Migrator],
   migrations: {

@@ -133,6 +133,14 @@ export const sandboxesToRemove = (sql: Sql): Promise<SandboxRow[]> =>
 export const liveSandboxes = (sql: Sql): Promise<SandboxRow[]> =>
   sql.query<SandboxRow>("select * from sandbox where state <> 'gone' order by created_at")
 
+/** Those of these names that ever had a row: rows are kept. */
+export const recordedSandboxes = async (sql: Sql, names: string[]): Promise<Set<string>> => {
+  const rows = await sql.query<{ name: string }>('select name from sandbox where name = any($1::text[])', [
+    pgArray(names),
+  ])
+  return new Set(rows.map(({ name }) => name))
+}
+
 export const sandboxByName = (sql: Sql, name: string): Promise<SandboxRow | null> =>
   sql.one<SandboxRow>('select * from sandbox where name = $1', [name])
 

@@ -29,6 +29,11 @@ const sessionOf = (object: KubeObject | undefined): string | undefined => object
 const sessionMarked = (object: KubeObject, pod: Pod | undefined): string | null =>
   pod !== undefined && sessionOf(pod) !== sessionOf(object) ? null : (sessionOf(object) ?? null)
 
+const isMade = ({ metadata }: KubeObject, installation: string): boolean | null => {
+  const made = metadata.labels?.[LABEL.installation]
+  return made === undefined ? null : made === installation
+}
+
 /**
  * All sandboxes of this installation, as the API server has them, not as a copy says: what is missing here is called gone. A pod, a Service or a policy whose owner
  * is not there is listed too, so that somebody removes it.
@@ -59,6 +64,7 @@ export const listSandboxes = async (cluster: Cluster): Promise<ListedSandbox[]> 
       alive: verdictOf(seen, { unschedulableMs: 0 }).is !== 'failed',
       createdAt: new Date(metadata.creationTimestamp ?? 0),
       sessionId: sessionMarked(found, pod),
+      ours: isMade(found, settings.installation),
     }
   })
 }

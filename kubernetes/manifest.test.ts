@@ -25,6 +25,7 @@ const settings = (changes: Partial<PodSettings> = {}): PodSettings => ({
   api: 'sandbox',
   namespace: 'sandboxes',
   instance: 'lap',
+  installation: 'this-one',
   imagePullPolicy: 'IfNotPresent',
   imagePullSecrets: [],
   resources: { requests: { cpu: '250m', memory: '512Mi' }, limits: { memory: '2Gi' } },
@@ -111,6 +112,7 @@ test('a Sandbox has the labels of its pod in its template, a Pod has them itself
   const labels = {
     'app.kubernetes.io/managed-by': 'lap',
     'lap/instance': 'lap',
+    'lap/installation': 'this-one',
     'lap/sandbox': spec.sandboxId,
     'lap/agent': spec.agentId,
     'lap/template': spec.templateHash,

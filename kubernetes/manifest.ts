@@ -13,6 +13,8 @@ export type PodSettings = {
   api: SandboxApi
   namespace: string
   instance: string
+  /** The id of `db/installation.ts`. */
+  installation: string
   imagePullPolicy: 'Never' | 'IfNotPresent' | 'Always'
   imagePullSecrets: string[]
   /** What an agent's own do not say. */
@@ -124,7 +126,7 @@ const podSpec = (spec: SandboxSpec, settings: PodSettings) => ({
 /** The object that stands for a sandbox: a `Sandbox`, or a plain Pod where there is no agent-sandbox. */
 export const objectOf = (spec: SandboxSpec, settings: PodSettings) => {
   const labels = {
-    ...ownedBy(settings.instance, spec),
+    ...ownedBy(settings, spec),
     [LABEL.template]: spec.templateHash,
     [LABEL.purpose]: spec.purpose,
     [LABEL.state]: 'starting',
@@ -154,7 +156,7 @@ export const objectOf = (spec: SandboxSpec, settings: PodSettings) => {
 /** The way in from outside the cluster. Gone with its owner. */
 export const serviceOf = (
   spec: Pick<SandboxSpec, 'name' | 'sandboxId' | 'agentId'>,
-  settings: Pick<PodSettings, 'api' | 'namespace' | 'instance' | 'supervisorPort'>,
+  settings: Pick<PodSettings, 'api' | 'namespace' | 'instance' | 'installation' | 'supervisorPort'>,
   /** `anyNode`: it is asked at a node that need not be the pod's. */
   { uid, anyNode }: { uid: string; anyNode: boolean },
 ) => ({
@@ -163,7 +165,7 @@ export const serviceOf = (
   metadata: {
     name: spec.name,
     namespace: settings.namespace,
-    labels: ownedBy(settings.instance, spec),
+    labels: ownedBy(settings, spec),
     ownerReferences: [ownerOf(settings.api, spec.name, uid)],
   },
   spec: {

@@ -1,8 +1,10 @@
 /** Labels and annotations. Values are ids and states, never what a user has written. */
 export const LABEL = {
   managedBy: 'app.kubernetes.io/managed-by',
-  /** Which installation of LAP an object belongs to: two may share a namespace. */
+  /** Which installation of LAP an object belongs to, by its settings: two may share a namespace. */
   instance: 'lap/instance',
+  /** The id that is in the database of that installation: settings may be the same by mistake. */
+  installation: 'lap/installation',
   sandbox: 'lap/sandbox',
   agent: 'lap/agent',
   template: 'lap/template',
@@ -34,9 +36,13 @@ export const podSelector = (instance: string, sandboxId: string): Record<string,
 })
 
 /** Labels of every object of a sandbox. */
-export const ownedBy = (instance: string, sandbox: { sandboxId: string; agentId: string }): Record<string, string> => ({
+export const ownedBy = (
+  { instance, installation }: { instance: string; installation: string },
+  sandbox: { sandboxId: string; agentId: string },
+): Record<string, string> => ({
   [LABEL.managedBy]: MANAGED_BY,
   [LABEL.instance]: instance,
+  [LABEL.installation]: installation,
   [LABEL.sandbox]: sandbox.sandboxId,
   [LABEL.agent]: sandbox.agentId,
 })

@@ -6,6 +6,7 @@ const spec = { name: 'lap-sandbox-1', sandboxId: 'sandbox-1', agentId: 'agent-1'
 const settings = {
   namespace: 'sandboxes',
   instance: 'lap',
+  installation: 'this-one',
   egress: { blocked: [], allowed: [], dnsPodLabels: { 'k8s-app': 'kube-dns' } },
 }
 const blocks: IpBlock[] = [{ cidr: '192.0.2.0/24' }, { cidr: '::/0', except: ['fc00::/7'] }]
@@ -28,6 +29,7 @@ test('a policy is for the one pod of its sandbox, and says nothing of who may co
       labels: {
         'app.kubernetes.io/managed-by': 'lap',
         'lap/instance': 'lap',
+        'lap/installation': 'this-one',
         'lap/sandbox': 'sandbox-1',
         'lap/agent': 'agent-1',
       },

@@ -16,7 +16,7 @@ const dnsPort = 53
 /** The policy of one sandbox. Policies add up, so it holds beside those of the installation, and without them. */
 export const policyOf = (
   spec: Pick<SandboxSpec, 'name' | 'sandboxId' | 'agentId'>,
-  settings: Pick<PodSettings, 'namespace' | 'instance' | 'egress'>,
+  settings: Pick<PodSettings, 'namespace' | 'instance' | 'installation' | 'egress'>,
   blocks: IpBlock[],
 ) => ({
   apiVersion: 'networking.k8s.io/v1',
@@ -24,7 +24,7 @@ export const policyOf = (
   metadata: {
     name: spec.name,
     namespace: settings.namespace,
-    labels: ownedBy(settings.instance, spec),
+    labels: ownedBy(settings, spec),
   },
   spec: {
     podSelector: { matchLabels: podSelector(settings.instance, spec.sandboxId) },

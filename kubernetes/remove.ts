@@ -9,10 +9,19 @@ import { isOurs } from './write.ts'
 
 type Deletable = { resource: Resource; found: KubeObject }
 
+/** Made with `K8S_SANDBOX_API=sandbox`: its controller would make the pod again, for ever. */
+const isMadeAgain = ({ api }: Cluster['settings'], { resource, found }: Deletable): boolean =>
+  api === 'pod' && resource === 'pods' && (found.metadata.ownerReferences ?? []).some(({ kind }) => kind === 'Sandbox')
+
 /** Deletes one object, if it is ours; what it owns follows. Names are never used twice, so another UID means that it is gone. */
 const deleteFound = async ({ client, settings }: Cluster, { resource, found }: Deletable): Promise<void> => {
   const { name } = found.metadata
   if (!isOurs(found, settings.instance)) throw new AppError('conflict', `${resource} ${name} belongs to somebody else`)
+  if (isMadeAgain(settings, { resource, found }))
+    throw new AppError(
+      'conflict',
+      `pod ${name} belongs to a Sandbox object, which would make it again: set K8S_SANDBOX_API=sandbox until such are gone, or delete sandbox ${name}`,
+    )
   const body = {
     apiVersion: 'v1',
     kind: 'DeleteOptions',

@@ -145,6 +145,7 @@ describe('a sandbox', () => {
         alive: true,
         createdAt: expect.any(Date),
         sessionId: null,
+        ours: true,
       },
     ])
     expect(await driver.inspect(spec.name)).toMatchObject({

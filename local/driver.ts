@@ -48,12 +48,13 @@ const listOne = async (root: string, name: string): Promise<ListedSandbox[]> => 
         alive: isAlive(record.supervisor),
         createdAt: new Date(record.created_at),
         sessionId: null,
+        ours: true,
       },
     ]
   const created = await createdAt(root, name)
   return created === null
     ? []
-    : [{ name, sandboxId: idIn(name), agentId: '', alive: false, createdAt: created, sessionId: null }]
+    : [{ name, sandboxId: idIn(name), agentId: '', alive: false, createdAt: created, sessionId: null, ours: true }]
 }
 
 /**

@@ -57,6 +57,8 @@ export type ListedSandbox = {
   createdAt: Date
   /** The session that it was marked for, if it was. */
   sessionId: string | null
+  /** Whether this installation made it; null: by a version that did not write down whose it is. */
+  ours: boolean | null
 }
 
 export type ReadyProgress = (

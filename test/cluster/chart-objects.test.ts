@@ -155,7 +155,7 @@ describe('sandboxes as the platform makes them with these settings', () => {
         env: {},
         token: 'x'.repeat(43),
       },
-      k8s,
+      { ...k8s, installation: 'this-one' },
     )
     const { labels } = made.metadata
     const { spec: budget } = objectOf(objects, 'PodDisruptionBudget', '-claimed')

@@ -1,6 +1,9 @@
+import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { request } from 'undici'
+import type { KubernetesDriver } from '../../kubernetes/driver.ts'
+import { neighbourProblems } from '../../kubernetes/neighbours.ts'
 import { type KubeList, type KubeObject, pathOf, type Pod, type Sandbox } from '../../kubernetes/objects.ts'
 import { eventually } from './namespace.ts'
 import { sharedKubeconfig } from './shared.ts'
@@ -88,6 +91,7 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
       'lap/template': spec.templateHash,
       'lap/purpose': 'pool',
       'lap/instance': 'lap',
+      'lap/installation': world.settings.installation,
     }
     expect((await labels()).object?.metadata.labels).toMatchObject({ ...fixed, 'lap/state': 'starting' })
     await becomesReady(driver, spec.name)
@@ -236,6 +240,38 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
     expect(lost).toEqual([])
     stop.abort()
   })
+
+  test('two installations with the same settings see whose a sandbox is, and that K8S_INSTANCE must change', async () => {
+    const { driver, settings } = world
+    const otherSettings = { ...settings, installation: randomUUID() }
+    const other = world.another({ settings: otherSettings })
+    const spec = world.spec()
+    await driver.create(spec)
+    const whose = async (who: KubernetesDriver) => (await who.list()).find(({ name }) => name === spec.name)?.ours
+    expect([await whose(driver), await whose(other)]).toEqual([true, false])
+    const { client } = driver.cluster
+    expect(await neighbourProblems({ client, settings })).toEqual([])
+    const said = await neighbourProblems({ client, settings: otherSettings })
+    expect(said).toMatchObject([{ remedy: expect.stringContaining('K8S_INSTANCE') }])
+    // And the one whose it is, with another instance than it had.
+    const [leftOver] = await neighbourProblems({ client, settings: { ...settings, instance: 'renamed' } })
+    expect(leftOver?.remedy).toContain('K8S_INSTANCE=lap')
+    await driver.remove(spec.name)
+    await gone(spec.name)
+  })
+
+  if (api === 'sandbox')
+    test('where plain Pods are the sandboxes, one that a controller would make again is not removed', async () => {
+      const { driver } = world
+      const pods = world.another({ settings: { api: 'pod' } })
+      const spec = world.spec()
+      await driver.create(spec)
+      await becomesReady(driver, spec.name)
+      await expect(pods.remove(spec.name)).rejects.toThrow('K8S_SANDBOX_API=sandbox')
+      expect(await world.find('pod', spec.name)).not.toHaveProperty('metadata.deletionTimestamp')
+      await driver.remove(spec.name)
+      await gone(spec.name)
+    })
 
   test('after a restart of the driver all is known from the cluster: what there is, whose it is, and what is lost', async () => {
     const { driver } = world

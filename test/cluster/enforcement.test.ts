@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals'
@@ -90,7 +91,7 @@ const REACHED: Record<string, string[]> = {
     driver = cleanup.use(
       createKubernetesDriver({
         client: createKubeClient(loadCredentials(real.cluster.kubeconfig.tester)),
-        settings: { ...settings, priorityClassName: null, serviceAccountName: null },
+        settings: { ...settings, installation: randomUUID(), priorityClassName: null, serviceAccountName: null },
         access: { by: 'pod-ip' },
         mayReadNodes: true,
         unschedulableMs,

@@ -67,6 +67,7 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
     const labels = {
       'app.kubernetes.io/managed-by': 'lap',
       'lap/instance': 'lap',
+      'lap/installation': world.settings.installation,
       'lap/sandbox': spec.sandboxId,
       'lap/agent': spec.agentId,
     }

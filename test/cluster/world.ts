@@ -68,6 +68,7 @@ const settingsOf = (api: SandboxApi, namespace: string, supervisorPort: number):
   api,
   namespace,
   instance: 'lap',
+  installation: randomUUID(),
   imagePullPolicy: 'IfNotPresent',
   imagePullSecrets: [],
   resources: { requests: { cpu: '250m', memory: '512Mi' }, limits: { cpu: '2', memory: '4Gi' } },

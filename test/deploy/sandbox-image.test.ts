@@ -72,6 +72,7 @@ const podOf = (): { spec: PodSpec; container: Container } => {
     api: 'pod',
     namespace: 'lap',
     instance: 'lap',
+    installation: 'this-one',
     imagePullPolicy: 'IfNotPresent',
     imagePullSecrets: [],
     resources: { requests: {}, limits: {} },
