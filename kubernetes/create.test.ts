@@ -32,7 +32,7 @@ let driver: KubernetesDriver
 beforeEach(async () => {
   cluster = await startScriptedCluster()
   cluster.answers.set(OBJECTS, { metadata: { name: spec.name, uid: 'uid-1' }, items: [] })
-  const { k8s: settings } = loadConfig({
+  const { k8s } = loadConfig({
     DATABASE_URL: 'postgresql://127.0.0.1:9/none',
     MASTER_KEY: 'a master key for tests',
     LITELLM_API_BASE: 'http://127.0.0.1:9',
@@ -40,6 +40,7 @@ beforeEach(async () => {
     PREINSTALLED_GITHUB_REPO: 'https://example.com/repo.git',
     K8S_NAMESPACE: 'sandboxes',
   })
+  const settings = { ...k8s, installation: 'this-one' }
   const access = { by: 'nodeport' as const, nodeHost: null }
   driver = createKubernetesDriver({ client: cluster.client, settings, access, mayReadNodes: false, unschedulableMs: 0 })
 })
