@@ -56,6 +56,21 @@ test('an install that was cut off is made again, also when whoever began it is d
   expect(existsSync(path.join(dir, '.installing'))).toBe(false)
 }, 120_000)
 
+test('install scripts see how to reach the internet, and nothing of the keys of the platform', async () => {
+  const dir = harness()
+  const manifest = path.join(dir, 'package.json')
+  const postinstall = `node -e "require('fs').writeFileSync('seen.json',JSON.stringify(process.env))"`
+  const telling = { ...(JSON.parse(readFileSync(manifest, 'utf8')) as object), scripts: { postinstall } }
+  writeFileSync(manifest, JSON.stringify(telling))
+  const secrets = { MASTER_KEY: 'secret-1', DATABASE_URL: 'secret-2', LITELLM_API_KEY: 'secret-3' }
+  const needed = { https_proxy: 'http://127.0.0.1:1', npm_config_fetch_timeout: '4711' }
+  const packages = createHarnessPackages(nothing, { ...process.env, ...secrets, ...needed })
+  await packages.ensure(dir, nothing)
+  const seen = readFileSync(path.join(dir, 'seen.json'), 'utf8')
+  expect(seen).not.toContain('secret-')
+  expect(JSON.parse(seen)).toMatchObject(needed)
+}, 120_000)
+
 test('what npm says of a failed install is passed on, and nobody waits for it any more', async () => {
   const dir = harness()
   const manifest = path.join(dir, 'package.json')

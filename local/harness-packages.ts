@@ -48,10 +48,21 @@ const isInstalled = async (dir: string): Promise<boolean> => {
   )
 }
 
-const npmCi = (dir: string): Promise<void> =>
+/**
+ * What npm and the install scripts of the packages get of the platform's environment, which has the keys of the platform in it: programs and home, how the internet is
+ * reached from here, and npm's own settings.
+ */
+const ENV =
+  /^(PATH|HOME|USER|LANG|LC_ALL|TMPDIR|TEMP|TMP|https?_proxy|no_proxy|all_proxy|npm_config_.*|node_extra_ca_certs|ssl_cert_(file|dir))$/i
+
+const environmentOf = (env: NodeJS.ProcessEnv): NodeJS.ProcessEnv =>
+  Object.fromEntries(Object.entries(env).filter(([name]) => ENV.test(name)))
+
+const npmCi = (dir: string, env: NodeJS.ProcessEnv): Promise<void> =>
   new Promise((resolve, reject) => {
     const child = spawn('npm', ['ci', '--omit=dev', '--no-audit', '--no-fund'], {
       cwd: dir,
+      env: environmentOf(env),
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     let tail = ''
@@ -84,7 +95,8 @@ const tryLock = async (file: string): Promise<boolean> => {
   }
 }
 
-export const createHarnessPackages = (say: (text: string) => void): HarnessPackages => {
+/** @param env of the platform, of which npm gets what it needs */
+export const createHarnessPackages = (say: (text: string) => void, env = process.env): HarnessPackages => {
   const running = new Map<string, Promise<void>>()
 
   const install = async (dir: string): Promise<void> => {
@@ -100,7 +112,7 @@ export const createHarnessPackages = (say: (text: string) => void): HarnessPacka
         if (await isInstalled(dir)) return
       }
       try {
-        if (!(await isInstalled(dir))) await npmCi(dir)
+        if (!(await isInstalled(dir))) await npmCi(dir, env)
       } finally {
         await rm(file, { force: true })
       }
