@@ -36,7 +36,7 @@ const newSession = (deps: ApiDeps, agent: AgentRow, { body, idempotencyKey }: Re
     id: randomUUID(),
     agentId: agent.id,
     title: body.title ?? null,
-    request: { env_vars: sealEnv(deps, body.env_vars ?? {}) },
+    request: { env_vars: sealEnv(deps, body.env_vars ?? {}), mcp_servers: agent.mcp_servers },
     model: agent.model,
     prompt: agent.prompt,
     idempotencyKey,

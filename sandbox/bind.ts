@@ -11,6 +11,7 @@ import { restoredHistoryMaxChars } from '../domain/limits.ts'
 import type { BindReply, BindRequest } from '../domain/supervisor-protocol.ts'
 import type { Sealer } from '../vault/seal.ts'
 import { retell } from './history.ts'
+import { mcpServersOf } from './mcp-servers.ts'
 import type { SupervisorClient } from './supervisor-client.ts'
 
 export type BindDeps = {
@@ -61,6 +62,7 @@ const requestOf = async (deps: BindDeps, binding: Binding): Promise<BindRequest>
     model: session.model,
     gateway: { base_url: deps.litellm.apiBase, api_key: deps.litellm.apiKey },
     files: session.request.files ?? [],
+    mcp: mcpServersOf(session.request.mcp_servers ?? [], deps.litellm),
     permissions: session.permissions,
     ...(await toldOf(deps.sql, binding)),
     ...(session.bound_attempt > 0 ? { moved: true } : {}),

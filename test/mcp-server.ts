@@ -31,8 +31,11 @@ const bodyOf = async (request: IncomingMessage): Promise<string> => {
   return text
 }
 
-export const startMcpServer = async (): Promise<TestMcpServer> => {
-  const authorization = 'Bearer mcp-server-secret-815'
+export const MCP_KEY = 'mcp-server-secret-815'
+
+/** @param port 0: any free one */
+export const startMcpServer = async (port = 0): Promise<TestMcpServer> => {
+  const authorization = `Bearer ${MCP_KEY}`
   const echoed: string[] = []
   let refused = 0
   const resultOf = ({ method, params }: Call): object => {
@@ -61,7 +64,7 @@ export const startMcpServer = async (): Promise<TestMcpServer> => {
     }
     answer().catch(() => response.destroy())
   })
-  server.listen(0, '127.0.0.1')
+  server.listen(port, '127.0.0.1')
   await once(server, 'listening')
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`,

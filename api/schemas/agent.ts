@@ -61,7 +61,11 @@ const shared = {
   branch: Branch.optional(),
   setup_cmd: text(10_000).nullable().optional().describe('Shell command run in the clone before the harness starts.'),
   pfp_url: text(2_000).nullable().optional(),
-  mcp_servers: z.array(text(255)).max(100).optional(),
+  mcp_servers: z
+    .array(text(255))
+    .max(100)
+    .optional()
+    .describe('MCP servers of the gateway by id, name or alias; sessions opened from now on have their tools.'),
   allow_out: HostList.optional(),
   deny_out: HostList.optional(),
   resources: Resources.nullable().optional(),

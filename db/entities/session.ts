@@ -11,11 +11,13 @@ import type {
   StartPhases,
 } from '../../domain/session.ts'
 
-/** What the request that made the session asked for and is needed again when it moves. */
+/** What the session was opened with, by its request and its agent, and is needed again when it moves. */
 export type SessionRequest = {
   /** Name → sealed value. */
   env_vars?: Record<string, string>
   files?: { path: string; content_base64: string }[]
+  /** Those of the gateway, by id, name or alias. */
+  mcp_servers?: string[]
 }
 
 /** The checkpoint that a session began with. */

@@ -16,7 +16,10 @@ export const PRICE = { input: 0.000_003, cached: 0.000_000_3, output: 0.000_015 
 /** A model may think for hours; LiteLLM gives up after ten minutes by itself. */
 const REQUEST_TIMEOUT_S = 7_200
 
-type Upstream = { port: number }
+/** Name of the MCP server of the proxy, which whoever wants it starts. */
+export const MCP_SERVER = 'parrot'
+
+type Upstream = { port: number; mcpPort: number }
 
 /**
  * The proxy's configuration, as JSON, which is YAML. Keys are in its environment: the file and the process list have none.
@@ -24,7 +27,7 @@ type Upstream = { port: number }
  * `hosted_vllm/` because with `openai/` names of Claude would be sent to the upstream's `/v1/responses`. Without `disable_cooldowns` one 404 of a model makes
  * a 429 of everything behind it.
  */
-export const configuration = ({ port }: Upstream): string => {
+export const configuration = ({ port, mcpPort }: Upstream): string => {
   const entry = (name: string, more: object = {}): object => ({
     model_name: name,
     litellm_params: {
@@ -50,6 +53,14 @@ export const configuration = ({ port }: Upstream): string => {
       entry('gpt-*', price),
       entry(MODELS.unreachable, { api_base: 'http://127.0.0.1:1/v1' }),
     ],
+    mcp_servers: {
+      [MCP_SERVER]: {
+        url: `http://127.0.0.1:${mcpPort}/mcp`,
+        transport: 'http',
+        auth_type: 'bearer_token',
+        auth_value: 'os.environ/MCP_KEY',
+      },
+    },
     litellm_settings: {
       drop_params: true,
       use_chat_completions_url_for_anthropic_messages: true,

@@ -14,6 +14,8 @@ export type LiteLlm = AsyncDisposable & {
   key: string
   /** The model behind it; its `requests` are those of this caller alone. */
   upstream: ScriptedModel
+  /** Where it looks for its MCP server. */
+  mcpPort: number
   /** The proxy's process. */
   record: ProcessRecord
 }
@@ -67,7 +69,7 @@ const attach = async ({ url, key, upstream: place, record }: Proxy, end: () => P
     throw error
   }
   upstream.requests.length = 0
-  return { url, key, upstream, record, [Symbol.asyncDispose]: dispose }
+  return { url, key, upstream, mcpPort: place.mcpPort, record, [Symbol.asyncDispose]: dispose }
 }
 
 const startOwn = async (): Promise<LiteLlm> => {

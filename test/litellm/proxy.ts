@@ -4,6 +4,7 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { freePort } from '../../tools/dev/ports.ts'
 import { endProcess, isRunning, type ProcessRecord, startProcess } from '../../tools/dev/process.ts'
+import { MCP_KEY } from '../mcp-server.ts'
 import { MODELS, configuration } from './config.ts'
 import { liteLlmEnvironment } from './environment.ts'
 
@@ -12,7 +13,7 @@ export type Proxy = {
   record: ProcessRecord
   url: string
   key: string
-  upstream: { port: number; key: string }
+  upstream: { port: number; mcpPort: number; key: string }
 }
 
 /** 10 s on an idle machine, 49 s were seen on a loaded one. */
@@ -28,6 +29,7 @@ const environment = (dir: string, keys: { proxy: string; upstream: string }): Re
   LANG: 'C.UTF-8',
   LITELLM_MASTER_KEY: keys.proxy,
   UPSTREAM_KEY: keys.upstream,
+  MCP_KEY,
   LITELLM_LOCAL_MODEL_COST_MAP: 'True',
   LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS: 'True',
   NO_DOCS: 'True',
@@ -75,7 +77,7 @@ export const touch = async ({ url, key }: Pick<Proxy, 'url' | 'key'>): Promise<v
 /** Starts a proxy; resolves when it answers. @param dir a folder of its own @param onSpawn told of the process as soon as there is one */
 export const startProxy = async (dir: string, onSpawn: (record: ProcessRecord) => void): Promise<Proxy> => {
   const venv = await liteLlmEnvironment((text) => void process.stderr.write(`  ${text}\n`))
-  const upstream = { port: await freePort(), key: `up-${randomBytes(16).toString('hex')}` }
+  const upstream = { port: await freePort(), mcpPort: await freePort(), key: `up-${randomBytes(16).toString('hex')}` }
   const key = `sk-${randomBytes(16).toString('hex')}`
   const config = path.join(dir, 'config.yaml')
   await writeFile(config, configuration(upstream))
