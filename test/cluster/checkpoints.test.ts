@@ -3,9 +3,9 @@ import { pathOf } from '../../kubernetes/objects.ts'
 import { createS3Checkpoints } from '../../s3/checkpoints.ts'
 import type { S3Checkpoints } from '../../s3/checkpoints.ts'
 import { until } from '../until.ts'
+import { hasCheckpoint, hasMoved, told } from '../faults/moves.ts'
 import {
   createAgent,
-  eventsOf,
   expectWholeLog,
   getSession,
   type LogEvent,
@@ -48,26 +48,14 @@ afterAll(async () => {
 }, 120_000)
 
 const open = (): Promise<Session> => openSession(platform.stack, agent, { wait: true })
-const told = async (id: string, type: string): Promise<LogEvent[]> =>
-  (await eventsOf(platform.stack, id)).filter((event) => event.type === type)
-const stored = (id: string, times: number): Promise<LogEvent[]> =>
-  until(`${times} checkpoints of ${id}`, 60_000, async () => {
-    const events = await told(id, 'checkpoint.stored')
-    return events.length === times && events
-  })
 /** One message and its reply, and the checkpoint behind it. */
 const sayAndStore = async (id: string, text: string): Promise<void> => {
-  const before = await told(id, 'checkpoint.stored')
   expect((await say(platform.stack, id, text)).status).toBe(200)
-  await stored(id, before.length + 1)
+  await hasCheckpoint(platform.stack, id)
 }
 const podOf = async (id: string): Promise<string> => (await getSession(platform.stack, id)).task_arn ?? 'none'
 const deletePod = (name: string): Promise<void> =>
   platform.kube.remove(pathOf('pods', NAMESPACE, name), { gracePeriodSeconds: 0 })
-const moved = (id: string, attempt: number): Promise<LogEvent> =>
-  until(`${id} is at attempt ${attempt}`, 60_000, async () =>
-    (await told(id, 'sandbox_moved')).find(({ data }) => data['attempt'] === attempt),
-  )
 const fileOf = async (id: string): Promise<string[] | undefined> => platform.supervisors.of(await podOf(id))?.file()
 
 test('a session whose pod is deleted between two turns goes on with its files and its conversation', async () => {
@@ -79,7 +67,7 @@ test('a session whose pod is deleted between two turns goes on with its files an
   }
   const [, last] = await turnsOf(platform.stack, id)
   await deletePod(await podOf(id))
-  const { data } = await moved(id, 2)
+  const { data } = await hasMoved(platform.stack, id, 2)
   expect(data).toMatchObject({
     restored: { turn_id: last!.id, conversation: true, files: 1, omitted: 0, problems: [] },
     interrupted_turn: null,
@@ -99,7 +87,10 @@ test('one whose pod is deleted amid a turn loses that turn alone', async () => {
   await deletePod(await podOf(id))
   expect(await reply).toMatchObject({ status: 409, body: { code: 'turn_interrupted' } })
   const [, cut] = await turnsOf(platform.stack, id)
-  expect((await moved(id, 2)).data).toMatchObject({ interrupted_turn: cut!.id, restored: { files: 1 } })
+  expect((await hasMoved(platform.stack, id, 2)).data).toMatchObject({
+    interrupted_turn: cut!.id,
+    restored: { files: 1 },
+  })
   await sayAndStore(id, 'two')
   expect(await fileOf(id)).toEqual(['one', 'two'])
   await expectWholeLog(platform.stack, id)
@@ -112,7 +103,7 @@ test('a fork takes a warm pod and begins there with the files of its checkpoint;
   const forked = await platform.stack.http<Session>('POST', `/sessions/${id}/fork?wait=ready`, {})
   expect(forked).toMatchObject({ status: 200, body: { status: 'ready', spawn_mode: 'warm' } })
   const fork = forked.body.id
-  const [ready] = await told(fork, 'session.ready')
+  const [ready] = await told(platform.stack, fork, 'session.ready')
   expect(ready?.data).toMatchObject({ restored: { conversation: true, files: 1 } })
   await sayAndStore(fork, 'of the fork')
   await sayAndStore(id, 'two')
@@ -126,18 +117,18 @@ test('while the store is down turns go on and it is told once; when it is back t
   const { id } = await open()
   await s3.stop()
   expect((await say(platform.stack, id, 'one')).status).toBe(200)
-  await until('it is told', 60_000, async () => (await told(id, 'checkpoint.failed')).length > 0)
+  await until('it is told', 60_000, async () => (await told(platform.stack, id, 'checkpoint.failed')).length > 0)
   expect((await say(platform.stack, id, 'two')).status).toBe(200)
   await s3.start()
-  const [{ data }] = (await stored(id, 1)) as [LogEvent]
-  expect(data['turn_id']).toBe((await turnsOf(platform.stack, id)).at(-1)!.id)
-  expect(await told(id, 'checkpoint.failed')).toHaveLength(1)
+  await hasCheckpoint(platform.stack, id)
+  expect(await told(platform.stack, id, 'checkpoint.stored')).toHaveLength(1)
+  expect(await told(platform.stack, id, 'checkpoint.failed')).toHaveLength(1)
 }, 180_000)
 
 test('checkpoints of a session that ended long ago leave the bucket', async () => {
   const { id } = await open()
   await sayAndStore(id, 'one')
-  const [{ data }] = (await told(id, 'checkpoint.stored')) as [LogEvent]
+  const [{ data }] = (await told(platform.stack, id, 'checkpoint.stored')) as [LogEvent]
   const archives = (): Promise<object[]> => bucket.list(String(data['checkpoint_id']))
   expect(await archives()).toHaveLength(1)
   await platform.stack.http('DELETE', `/sessions/${id}`)

@@ -4,9 +4,9 @@ import { sandboxToken } from '../../sandbox/token.ts'
 import { canRunNode } from '../../tools/cluster/node.ts'
 import { MASTER_KEY } from '../faults/stack.ts'
 import { until } from '../until.ts'
+import { hasCheckpoint, hasMoved } from '../faults/moves.ts'
 import {
   createAgent,
-  eventsOf,
   getSession,
   type LogEvent,
   type Message,
@@ -37,18 +37,16 @@ const OTHERS = ['claude-agent-sdk', 'codex', 'qwen-code']
 /** The terminal of Codex runs the image of Codex. */
 const IMAGES = ['opencode', ...OTHERS, 'claude-code']
 
-const told = async ({ stack }: RealPlatform, id: string, type: string): Promise<LogEvent[]> =>
-  (await eventsOf(stack, id)).filter((event) => event.type === type)
-
 /** Deletes the pod of a session behind whose last turn a checkpoint stands. @returns what the log says of its move */
-const losesPod = async (platform: RealPlatform, kube: RealCluster['kube'], id: string): Promise<LogEvent> => {
-  const turn = (await told(platform, id, 'turn.finished')).at(-1)?.data['turn_id']
-  await until('the checkpoint is stored', 60_000, async () =>
-    (await told(platform, id, 'checkpoint.stored')).some(({ data }) => data['turn_id'] === turn),
-  )
-  const name = (await getSession(platform.stack, id)).task_arn ?? 'none'
-  await kube.remove(`/api/v1/namespaces/${platform.namespace}/pods/${name}`, { gracePeriodSeconds: 0 })
-  return until('the session has moved', 120_000, async () => (await told(platform, id, 'sandbox_moved'))[0])
+const losesPod = async (
+  { stack, namespace }: RealPlatform,
+  kube: RealCluster['kube'],
+  id: string,
+): Promise<LogEvent> => {
+  await hasCheckpoint(stack, id)
+  const { task_arn: name, attempt } = await getSession(stack, id)
+  await kube.remove(`/api/v1/namespaces/${namespace}/pods/${name}`, { gracePeriodSeconds: 0 })
+  return hasMoved(stack, id, attempt + 1, 120_000)
 }
 
 /** What the shell tool printed in a turn. */

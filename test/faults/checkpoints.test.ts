@@ -3,15 +3,14 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
 import { replyTo } from './model.ts'
+import { hasCheckpoint, hasMoved, told } from './moves.ts'
 import { type Stack, startStack } from './stack.ts'
 import { until } from '../until.ts'
 import {
   createAgent,
-  eventsOf,
   expectWholeLog,
   getSession,
   insist,
-  type LogEvent,
   openSession,
   poolHas,
   reaches,
@@ -20,7 +19,6 @@ import {
   type Session,
   supervisorPid,
   textOf,
-  turnsOf,
   warmPool,
 } from './world.ts'
 
@@ -34,8 +32,6 @@ beforeAll(async () => {
 }, 180_000)
 afterAll(async () => stack?.[Symbol.asyncDispose](), 60_000)
 
-const told = async (id: string, type: string): Promise<LogEvent[]> =>
-  (await eventsOf(stack, id)).filter((event) => event.type === type)
 /** Name of the one that it has. */
 const sandboxOf = async (id: string): Promise<string> => (await getSession(stack, id)).task_arn ?? 'none'
 const fileOf = async (id: string, name: string): Promise<string> =>
@@ -44,16 +40,6 @@ const read = async (id: string, name: string): Promise<string | null> => {
   const file = await fileOf(id, name)
   return existsSync(file) ? readFileSync(file, 'utf8') : null
 }
-const hasMoved = (id: string, attempt: number): Promise<LogEvent> =>
-  until(`${id} is at attempt ${attempt}`, 90_000, async () =>
-    (await told(id, 'sandbox_moved')).find(({ data }) => data['attempt'] === attempt),
-  )
-/** Its last turn has a checkpoint behind it. */
-const stored = (id: string): Promise<true> =>
-  until(`${id} has a checkpoint`, 90_000, async () => {
-    const turn = (await turnsOf(stack, id)).at(-1)
-    return (await told(id, 'checkpoint.stored')).some(({ data }) => data['turn_id'] === turn?.id) || null
-  })
 /** A session whose agent has written files, with a checkpoint behind its turn. `bytes`: of one that does not compress, so that all takes longer. */
 const openWithFiles = async (bytes = 0): Promise<string> => {
   const { id } = await openSession(stack, agent, { wait: true })
@@ -72,9 +58,12 @@ const killWorkers = async (): Promise<void> => {
 
 test('a session whose sandbox is killed between two turns goes on with its files', async () => {
   const id = await openWithFiles()
-  await stored(id)
+  await hasCheckpoint(stack, id)
   await killSandbox(id)
-  expect((await hasMoved(id, 2)).data).toMatchObject({ restored: { files: 1, problems: [] }, interrupted_turn: null })
+  expect((await hasMoved(stack, id, 2)).data).toMatchObject({
+    restored: { files: 1, problems: [] },
+    interrupted_turn: null,
+  })
   expect(await read(id, 'made.txt')).toBe('by the agent')
   expect(textOf((await say(stack, id, 'm-second words=2')).body)).toBe(replyTo('m-second words=2'))
   const [asked] = stack.model.askedFor('m-second')
@@ -84,13 +73,13 @@ test('a session whose sandbox is killed between two turns goes on with its files
 
 test('killed amid a turn it loses that turn, and what that turn did to files', async () => {
   const id = await openWithFiles()
-  await stored(id)
+  await hasCheckpoint(stack, id)
   const reply = say(stack, id, 'm-cut words=400 gap=50')
   await until('it streams', 60_000, () => (stack.model.askedFor('m-cut')[0]?.sent ?? 0) >= 3 || null)
   writeFileSync(await fileOf(id, 'half.txt'), 'amid the turn')
   await killSandbox(id)
   expect(await reply).toMatchObject({ status: 409, body: { code: 'turn_interrupted' } })
-  expect((await hasMoved(id, 2)).data).toMatchObject({ restored: { files: 1 } })
+  expect((await hasMoved(stack, id, 2)).data).toMatchObject({ restored: { files: 1 } })
   expect([await read(id, 'made.txt'), await read(id, 'half.txt')]).toEqual(['by the agent', null])
   await expectWholeLog(stack, id)
 }, 180_000)
@@ -99,11 +88,11 @@ test('workers that are killed while they store a checkpoint leave it to others, 
   const id = await openWithFiles(20 * 2 ** 20)
   await until('it is being stored', 60_000, async () => {
     const rows = await stack.sql("select from checkpoint where session_id = $1 and state = 'storing'", [id])
-    return rows.length > 0 || (await told(id, 'checkpoint.stored')).length > 0
+    return rows.length > 0 || (await told(stack, id, 'checkpoint.stored')).length > 0
   })
   await killWorkers()
-  await stored(id)
-  expect(await told(id, 'checkpoint.stored')).toHaveLength(1)
+  await hasCheckpoint(stack, id)
+  expect(await told(stack, id, 'checkpoint.stored')).toHaveLength(1)
   await until('nothing else is kept', 60_000, async () => {
     const rows = await stack.sql('select state from checkpoint where session_id = $1', [id])
     return rows.length === 1
@@ -113,12 +102,12 @@ test('workers that are killed while they store a checkpoint leave it to others, 
 
 test('workers and the sandbox that are killed while it is restored: the next one has the files', async () => {
   const id = await openWithFiles(20 * 2 ** 20)
-  await stored(id)
+  await hasCheckpoint(stack, id)
   await poolHas(stack, 1)
   await killSandbox(id)
   await until('it has another one', 60_000, async () => (await sandboxesOf(stack, id)).length >= 2)
   await Promise.all([killSandbox(id).catch(() => {}), killWorkers()])
-  const moved = await until('it has moved', 120_000, async () => (await told(id, 'sandbox_moved')).at(-1))
+  const moved = await until('it has moved', 120_000, async () => (await told(stack, id, 'sandbox_moved')).at(-1))
   expect(moved.data).toMatchObject({ restored: { files: 2, problems: [] } })
   await until('the file is there', 60_000, async () => (await read(id, 'made.txt')) === 'by the agent')
   expect(
@@ -129,19 +118,19 @@ test('workers and the sandbox that are killed while it is restored: the next one
 
 test('a restart takes along what was changed since the last checkpoint', async () => {
   const id = await openWithFiles()
-  await stored(id)
+  await hasCheckpoint(stack, id)
   writeFileSync(await fileOf(id, 'later.txt'), 'behind the turn')
   // As when the store was down until now.
   await stack.sql('update session set checkpoint_seq = 0 where id = $1', [id])
   expect((await stack.http('POST', `/sessions/${id}/restart`)).status).toBe(200)
-  expect((await hasMoved(id, 2)).data).toMatchObject({ restored: { files: 2 } })
+  expect((await hasMoved(stack, id, 2)).data).toMatchObject({ restored: { files: 2 } })
   expect(await read(id, 'later.txt')).toBe('behind the turn')
   await expectWholeLog(stack, id)
 }, 180_000)
 
 test('an API that is killed during forks has made each of them once or not at all', async () => {
   const id = await openWithFiles()
-  await stored(id)
+  await hasCheckpoint(stack, id)
   const keys = Array.from({ length: 8 }, (_, i) => `${id}-fork-${i}`)
   const first = keys.map((key) =>
     stack.http<Session>('POST', `/sessions/${id}/fork`, {}, { headers: { 'idempotency-key': key } }).catch(() => null),

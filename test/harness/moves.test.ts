@@ -3,8 +3,9 @@ import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { type Stack, startStack } from '../faults/stack.ts'
 import { until } from '../until.ts'
+import { hasCheckpoint, hasMoved } from '../faults/moves.ts'
 import {
-  createAgent, eventsOf, expectWholeLog, getSession, type LogEvent, openSession, say, supervisorPid, textOf, turnsOf,
+  createAgent, expectWholeLog, getSession, openSession, say, supervisorPid, textOf,
 } from '../faults/world.ts' // prettier-ignore
 import { type LiteLlm, startLiteLlm } from '../litellm/litellm.ts'
 
@@ -22,23 +23,14 @@ afterAll(async () => {
   await litellm?.[Symbol.asyncDispose]()
 }, 120_000)
 
-const told = async (id: string, type: string): Promise<LogEvent[]> =>
-  (await eventsOf(stack, id)).filter((event) => event.type === type)
+/** A start of the programs takes long on a machine that does other things too. */
+const PATIENCE_MS = 240_000
 const sandboxOf = async (id: string): Promise<string> => (await getSession(stack, id)).task_arn ?? 'none'
 const workspace = async (id: string, name: string): Promise<string> =>
   path.join(stack.sandboxDir, await sandboxOf(id), 'workspace', name)
-const stored = (id: string): Promise<true> =>
-  until(`${id} has a checkpoint`, 120_000, async () => {
-    const turn = (await turnsOf(stack, id)).at(-1)
-    return (await told(id, 'checkpoint.stored')).some(({ data }) => data['turn_id'] === turn?.id) || null
-  })
 const killSandbox = async (id: string): Promise<void> => {
   process.kill(supervisorPid(stack, await sandboxOf(id)), 'SIGKILL')
 }
-const hasMoved = (id: string, attempt: number): Promise<LogEvent> =>
-  until(`${id} is at attempt ${attempt}`, 240_000, async () =>
-    (await told(id, 'sandbox_moved')).find(({ data }) => data['attempt'] === attempt),
-  )
 /** What the model was last asked with that in it. */
 const askedWith = (marker: string): string => {
   const found = litellm.upstream.requests.filter(({ messages }) => JSON.stringify(messages).includes(marker))
@@ -54,9 +46,11 @@ describe.each(['opencode', 'claude-agent-sdk', 'codex', 'qwen-code'])('%s', (har
     ;({ id } = await openSession(stack, agent, { wait: true }))
     const first = await say(stack, id, `run echo made > made.txt\nsay ${marked('first')}`)
     expect({ status: first.status, text: textOf(first.body) }).toEqual({ status: 200, text: marked('first') })
-    await stored(id)
+    await hasCheckpoint(stack, id, PATIENCE_MS)
     await killSandbox(id)
-    expect((await hasMoved(id, 2)).data).toMatchObject({ restored: { conversation: true, problems: [] } })
+    expect((await hasMoved(stack, id, 2, PATIENCE_MS)).data).toMatchObject({
+      restored: { conversation: true, problems: [] },
+    })
     expect(readFileSync(await workspace(id, 'made.txt'), 'utf8').trim()).toBe('made')
     const second = await say(stack, id, `run cat made.txt > copied.txt\nsay ${marked('second')}`)
     expect({ status: second.status, text: textOf(second.body) }).toEqual({ status: 200, text: marked('second') })
@@ -65,12 +59,14 @@ describe.each(['opencode', 'claude-agent-sdk', 'codex', 'qwen-code'])('%s', (har
   }, 600_000)
 
   test('loses only the turn amid which its sandbox is killed', async () => {
-    await stored(id)
+    await hasCheckpoint(stack, id, PATIENCE_MS)
     const reply = say(stack, id, 'run echo half > half.txt\nstream 100000 20')
     await until('it has begun', 120_000, async () => existsSync(await workspace(id, 'half.txt')))
     await killSandbox(id)
     expect(await reply).toMatchObject({ status: 409, body: { code: 'turn_interrupted' } })
-    expect((await hasMoved(id, 3)).data).toMatchObject({ restored: { conversation: true, problems: [] } })
+    expect((await hasMoved(stack, id, 3, PATIENCE_MS)).data).toMatchObject({
+      restored: { conversation: true, problems: [] },
+    })
     expect(existsSync(await workspace(id, 'half.txt'))).toBe(false)
     expect(readFileSync(await workspace(id, 'copied.txt'), 'utf8').trim()).toBe('made')
     const third = await say(stack, id, `say ${marked('third')}`)
