@@ -58,7 +58,10 @@ export type Harness = {
    * `ready` does.
    */
   bind(conversation: string, settings: SessionSettings): Promise<void>
-  /** Resolves when what `bind` or a restart has begun is done, so that a prompt reaches the model at once. */
+  /**
+   * Resolves when what `bind` or a restart has begun is done, so that a prompt reaches the model at once. What failed is begun again by the next call.
+   * Rejects with what the harness says of a failure.
+   */
   ready(conversation: string): Promise<void>
   /** Adds to the conversation without having it answered. */
   tell(conversation: string, text: string): Promise<void>

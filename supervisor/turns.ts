@@ -1,7 +1,7 @@
 import { AppError, errorText } from '../domain/errors.ts'
 import { createReplyCollector } from '../domain/reply.ts'
 import type { TurnRequest, TurnResult } from '../domain/supervisor-protocol.ts'
-import type { Harness, HarnessEvent } from './harness.ts'
+import { type Harness, type HarnessEvent, HarnessGone } from './harness.ts'
 import type { Telling } from './history.ts'
 import type { Journal } from './journal.ts'
 import type { Loopback } from './loopback.ts'
@@ -96,7 +96,9 @@ export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns 
   const interruptedAhead = new Set<string>()
 
   const harnessIsReady = async (): Promise<void> => {
-    await deps.harnessRuns()
+    await deps.harnessRuns().catch((error: unknown) => {
+      throw new HarnessGone(errorText(error), { cause: error })
+    })
     await harness.ready(conversation.id)
   }
 
@@ -110,7 +112,8 @@ export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns 
         outcome.harnessError = (await harness.prompt(conversation.id, request.parts)).error
       }
     } catch (error) {
-      outcome.gone = errorText(error)
+      if (error instanceof HarnessGone) outcome.gone = error.message
+      else outcome.harnessError = errorText(error)
     }
     deps.endQuestions()
     running = null

@@ -11,6 +11,7 @@ import {
   HarnessGone,
   type SessionSettings,
 } from '../../supervisor/harness.ts'
+import { repeatable } from '../../supervisor/repeatable.ts'
 import { type Client, OpencodeRefused, createClient } from './client.ts'
 import { askedBy, replyOf, rulesetOf } from './permissions.ts'
 import { type ServerProcess, spawnServer } from './process.ts'
@@ -82,7 +83,7 @@ type Api = {
   /** The watches of the turns that run. */
   watches: Set<TurnWatch>
   /** By conversation; `ready`: opencode has taken them. */
-  bound: Map<string, { settings: SessionSettings; ready: Promise<void> }>
+  bound: Map<string, { settings: SessionSettings; ready: () => Promise<void> }>
   modelID: string
   home: string
   /** Conversations that may hold a tool call that an end of the process has cut off. */
@@ -150,6 +151,13 @@ const applySettings = async (api: Api, conversation: string, { mcp, permissions 
   await addServers(api, mcp)
 }
 
+/** Does not wait: the first turn does. */
+const bindTo = (api: Api, conversation: string, settings: SessionSettings): void => {
+  const ready = repeatable(() => applySettings(api, conversation, settings))
+  api.bound.set(conversation, { settings, ready })
+  ready().catch((error: unknown) => api.log(`settings of ${conversation}: ${errorText(error)}`))
+}
+
 const conversations = (api: Api): Omit<Harness, 'start' | 'pid' | 'stop'> => {
   const model = { providerID: PROVIDER, modelID: api.modelID }
   const client = (): Client => api.running().client
@@ -162,12 +170,9 @@ const conversations = (api: Api): Omit<Harness, 'start' | 'pid' | 'stop'> => {
       return id
     },
     async bind(conversation, settings) {
-      const ready = applySettings(api, conversation, settings)
-      // Who prompts hears of it.
-      ready.catch(() => undefined)
-      api.bound.set(conversation, { settings, ready })
+      bindTo(api, conversation, settings)
     },
-    ready: async (conversation) => api.bound.get(conversation)?.ready,
+    ready: async (conversation) => api.bound.get(conversation)?.ready(),
     async reply(id, decision) {
       const body = replyOf(decision)
       await client()
@@ -265,7 +270,7 @@ export const createOpencode = (context: HarnessContext): Harness => {
     await listen(own, (event) => onEvent(own, event), log)
     for (const conversation of api.used) await closeCutOffTools(own.client, conversation)
     running = own
-    for (const { settings } of api.bound.values()) await addServers(api, settings.mcp)
+    for (const [conversation, { settings }] of api.bound) bindTo(api, conversation, settings)
   }
 
   return {

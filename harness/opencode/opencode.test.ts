@@ -247,3 +247,21 @@ test('a cold start is usable as soon as opencode answers; a moved session is tol
   expect(JSON.stringify(await client.messages(cold.target))).not.toContain('4711')
   expect(filesWith(path.join(cold.dir, 'home'), 'My number is 4711')).not.toEqual([])
 })
+
+test('the settings of a session whose harness died amid the bind hold in the next one, from its first turn', async () => {
+  await using dying = startSupervisor({ harness: 'opencode', purpose: 'session' })
+  await dying.until('booted')
+  const { harness } = await client.health(dying.target)
+  // It answers nothing any more, so that the settings are on their way when it ends.
+  process.kill(harness.pid!, 'SIGSTOP')
+  await client.bind(dying.target, bindRequest(model, { permissions: { default: 'allow', execute: 'ask' } }))
+  process.kill(harness.pid!, 'SIGKILL')
+  using reader = readJournal(client, dying.target)
+  await reader.until(({ type }) => type === 'harness_exited')
+  await client.startTurn(dying.target, { turn_id: 'asks', parts: text('run touch made.txt\nsay made') })
+  const asked = await reader.until(({ type }) => type === 'permission_asked' || type === 'turn_finished')
+  if (asked.type !== 'permission_asked') throw new Error(`not asked: ${JSON.stringify(asked)}`)
+  await client.replyPermission(dying.target, asked.permission.id, 'allow')
+  expect(await reader.finished('asks')).toMatchObject({ status: 'done' })
+  expect(existsSync(path.join(dying.dir, 'workspace/made.txt'))).toBe(true)
+})

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto'
-import { errorText } from '../../domain/errors.ts'
 import { allowsAll } from '../../domain/permission.ts'
 import type { TurnReply } from '../../domain/turn.ts'
 import { type HarnessContext, HarnessGone, type SessionSettings } from '../harness.ts'
+import { repeatable } from '../repeatable.ts'
 import type { AcpAgent } from './agent.ts'
 import type { Connection } from './connection.ts'
 import { createSessionFiles } from './session-files.ts'
@@ -17,13 +17,13 @@ export type Conversation = {
   settings: SessionSettings | null
   /** The agent has it in its files. */
   used: boolean
-  /** It is one of another sandbox, which the agent has yet to load. */
+  /** It is one of another sandbox or process, which the agent has yet to load. */
   isToLoad: boolean
   thread: Thread
   /** Told to the agent with the next message, and to nobody else. */
   preamble: string[]
-  /** Until then the session is being opened; rejects when it could not be. */
-  ready: Promise<void>
+  /** Resolves when the session is open; tries once more after it could not be opened. */
+  ready: () => Promise<void>
   turn: { cancelled: boolean; denied: boolean } | null
   /** The agent is telling what it has of it. */
   loading: boolean
@@ -62,11 +62,11 @@ const createOpening = ({ context }: ConversationsDeps, sessions: Sessions) => {
   }
   const load = async (own: Conversation, session: string): Promise<void> => {
     own.loading = true
-    own.isToLoad = false
     own.session = session
     own.thread.beginReplay()
     try {
       await sessions.load(session, own.settings)
+      own.isToLoad = false
     } finally {
       own.loading = false
     }
@@ -79,21 +79,26 @@ const createOpening = ({ context }: ConversationsDeps, sessions: Sessions) => {
       if (error instanceof HarnessGone) throw error
       context.log(`the session ${session} cannot be loaded, another one is opened: ${refusalText(error)}`)
       if (known.length > 0) own.preamble.unshift(retold(known))
+      // Of no use any more, also if another one cannot be opened now.
+      Object.assign(own, { session: null, used: false, isToLoad: false })
       await open(own)
     }
   }
   return {
     open,
     load,
-    loadOrOpen,
-    async reload(own: Conversation, session: string): Promise<void> {
-      await sessions.close(session)
+    /** Goes on with what the agent has in its files; what it has not begins anew. */
+    async takeUp(own: Conversation): Promise<void> {
+      const { session, used } = own
+      if (!used || session === null) return open(own)
+      if (!own.isToLoad) await sessions.close(session)
+      own.isToLoad = true
       await loadOrOpen(own, session)
     },
-    /** Does not wait; the next prompt does. */
-    inBackground(own: Conversation, work: Promise<void>): void {
-      own.ready = work
-      work.catch((error: unknown) => context.log(`session of ${own.id}: ${errorText(error)}`))
+    /** The next turn waits for it. */
+    async begin(own: Conversation, work: () => Promise<void>): Promise<void> {
+      own.ready = repeatable(work)
+      await own.ready().catch((error: unknown) => context.log(`session of ${own.id}: ${refusalText(error)}`))
     },
   }
 }
@@ -112,7 +117,8 @@ const createTravel = ({ agent, context, connection }: ConversationsDeps, { all, 
   return {
     async save(id: string, folder: string): Promise<void> {
       const own = get(id)
-      await own.ready
+      // What could not be opened is the next turn's business; the files are there all the same.
+      await own.ready().catch(() => undefined)
       if (own.used && own.session !== null) await files.save(own.session, folder)
     },
     async adopt(id: string, folder: string): Promise<boolean> {
@@ -136,7 +142,7 @@ export const createConversations = (deps: ConversationsDeps): Conversations => {
   const { agent, context, connection } = deps
   const all = new Map<string, Conversation>()
   const sessions = createSessions({ agent, home: context.home, workspace: context.workspace, connection })
-  const { open, load, loadOrOpen, reload, inBackground } = createOpening(deps, sessions)
+  const { open, load, takeUp, begin } = createOpening(deps, sessions)
 
   const make = (id: string): Conversation => {
     const thread = createThread({ sessionID: id, model: context.gateway.model, onEvent: context.onEvent })
@@ -149,7 +155,7 @@ export const createConversations = (deps: ConversationsDeps): Conversations => {
       turn: null,
       loading: false,
     }
-    const made: Conversation = { id, thread, ready: Promise.resolve(), ...state }
+    const made: Conversation = { id, thread, ready: () => Promise.resolve(), ...state }
     all.set(id, made)
     return made
   }
@@ -172,23 +178,24 @@ export const createConversations = (deps: ConversationsDeps): Conversations => {
       own.settings = settings
       // Adopted; if the agent has loaded it, then without the settings.
       if (own.used && own.session !== null && (own.isToLoad || needsOwnSession(settings)))
-        return inBackground(own, reload(own, own.session))
+        return void begin(own, () => takeUp(own))
       const spare = own.session
       if (spare !== null && !needsOwnSession(settings)) {
-        if (!allowsAll(settings.permissions)) inBackground(own, sessions.setMode(spare, settings))
+        if (!allowsAll(settings.permissions)) void begin(own, () => sessions.setMode(spare, settings))
         return
       }
-      inBackground(own, open(own))
-      // It is of no use any more; that nobody could be told so is no harm.
-      if (spare !== null) void own.ready.then(() => sessions.forget(spare)).catch(() => undefined)
+      void begin(own, async () => {
+        await open(own)
+        // It is of no use any more; that nobody could be told so is no harm.
+        if (spare !== null) sessions.forget(spare).catch(() => undefined)
+      })
     },
     save: travel.save,
     adopt: travel.adopt,
     async restore() {
       for (const own of all.values()) {
-        const { session, used } = own
-        inBackground(own, used && session !== null ? loadOrOpen(own, session) : open(own))
-        await own.ready.catch(() => undefined)
+        own.isToLoad = own.used
+        await begin(own, () => takeUp(own))
       }
     },
     async close(id) {

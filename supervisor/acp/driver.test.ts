@@ -28,7 +28,9 @@ const booted = async () => {
     isMade: (file: string) => existsSync(path.join(supervisor.dir, 'workspace', file)),
     hold: (method: string) => writeFileSync(inHome('hold'), method),
     release: () => rmSync(inHome('hold')),
-    refuseNext: (method: string) => writeFileSync(inHome('refuse'), method),
+    /** One request of each method. */
+    refuse: (...methods: string[]) => writeFileSync(inHome('refuse'), methods.join('\n')),
+    hasRefused: () => linesOf('refuse').join('') === '',
     /** The texts of each prompt that the agent has got. */
     prompts: () => linesOf('prompts.jsonl').map((line) => JSON.parse(line) as string[]),
     calls: (method: string) => linesOf('calls').filter((line) => line === method).length,
@@ -67,4 +69,46 @@ test('an interrupted turn does not wait for its session, whose opening goes on',
   expect(saidIn(await journal.finished('next'))).toBe('next')
   expect(sandbox.calls('session/new')).toBe(2)
   expect(await sandbox.health()).toMatchObject({ pid, restarts: 0 })
+})
+
+const refusals: [string, Partial<BindRequest>][] = [
+  ['session/new', { prompt: 'Be brief.' }],
+  ['session/set_mode', { permissions: { default: 'ask' } }],
+]
+test.each(refusals)('a session whose %s was refused is made by the next turn', async (method, settings) => {
+  await using sandbox = await booted()
+  const before = sandbox.calls(method)
+  sandbox.refuse(method)
+  await sandbox.bind(settings)
+  using journal = readJournal(client, sandbox.target)
+  await until('the first attempt was refused', 10_000, sandbox.hasRefused)
+  sandbox.refuse(method)
+  await sandbox.start('refused', 'say x')
+  expect(await journal.finished('refused')).toMatchObject({
+    status: 'failed',
+    error: { code: 'harness_error', message: `${method} is refused` },
+  })
+  await sandbox.start('next', 'say next')
+  expect(saidIn(await journal.finished('next'))).toBe('next')
+  expect(sandbox.prompts()).toEqual([[...(settings.prompt == null ? [] : [settings.prompt]), 'say next']])
+  expect(sandbox.calls(method) - before).toBe(3)
+  expect(await sandbox.health()).toMatchObject({ restarts: 0 })
+})
+
+test('a conversation that can be neither loaded nor begun anew after a restart is told to the session of the next turn, once', async () => {
+  await using sandbox = await booted()
+  await sandbox.bind({ prompt: 'Be brief.' })
+  using journal = readJournal(client, sandbox.target)
+  await sandbox.start('first', 'say 4711')
+  await journal.finished('first')
+  sandbox.refuse('session/load', 'session/new')
+  await sandbox.start('dies', 'die')
+  expect(await journal.finished('dies')).toMatchObject({ error: { code: 'harness_exited' } })
+  await journal.until(({ type }) => type === 'harness_restarted')
+  await until('both were refused', 10_000, sandbox.hasRefused)
+  await sandbox.start('next', 'say next')
+  expect(await journal.finished('next')).toMatchObject({ status: 'done' })
+  const [system, conversation, ...asked] = sandbox.prompts().at(-1)!
+  expect({ system, asked }).toEqual({ system: 'Be brief.', asked: ['say next'] })
+  expect(conversation).toContain('<assistant>\n4711\n</assistant>')
 })

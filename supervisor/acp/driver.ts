@@ -54,6 +54,11 @@ const runTurn = async (
   }
 }
 
+/** @throws HarnessGone; Error for what the agent refused, in its words */
+const asRefusal = (error: unknown): never => {
+  throw error instanceof HarnessGone ? error : new Error(refusalText(error), { cause: error })
+}
+
 /** What an agent calls for, during its turns. */
 const createCalls = (context: HarnessContext, conversations: Conversations, questions: Questions) => ({
   onUpdate({ sessionId, update }: acp.SessionNotification): void {
@@ -115,7 +120,9 @@ export const createAcpHarness = (deps: Deps): Harness => {
     async bind(conversation, settings) {
       conversations.bind(conversation, settings)
     },
-    ready: (conversation) => conversations.get(conversation).ready,
+    async ready(conversation) {
+      await conversations.get(conversation).ready().catch(asRefusal)
+    },
     async tell(conversation, text) {
       conversations.get(conversation).preamble.push(text)
     },

@@ -66,6 +66,10 @@ export const createSessions = ({ agent, home, workspace, connection }: Place): S
   const close = async (sessionId: string): Promise<void> => {
     if (can('close')) await connection().call((agent) => agent.request('session/close', { sessionId }))
   }
+  const forget = async (sessionId: string): Promise<void> => {
+    if (can('delete')) await connection().call((agent) => agent.request('session/delete', { sessionId }))
+    else await close(sessionId)
+  }
   return {
     close,
     canClose: () => can('close'),
@@ -78,10 +82,16 @@ export const createSessions = ({ agent, home, workspace, connection }: Place): S
     async open(settings) {
       writeInstructions(settings?.system ?? null)
       const { sessionId } = await connection().call((agent) => agent.request('session/new', params(settings)))
-      await setMode(sessionId, settings)
-      const { title } = agent
-      if (title !== undefined)
-        await connection().call((agent) => agent.request('session/set_title', { sessionId, title }))
+      try {
+        await setMode(sessionId, settings)
+        const { title } = agent
+        if (title !== undefined)
+          await connection().call((agent) => agent.request('session/set_title', { sessionId, title }))
+      } catch (error) {
+        // Who tries again opens another one.
+        await forget(sessionId).catch(() => undefined)
+        throw error
+      }
       return sessionId
     },
     async load(sessionId, settings) {
@@ -90,10 +100,7 @@ export const createSessions = ({ agent, home, workspace, connection }: Place): S
       await setMode(sessionId, settings)
     },
     setMode,
-    async forget(sessionId) {
-      if (can('delete')) await connection().call((agent) => agent.request('session/delete', { sessionId }))
-      else await close(sessionId)
-    },
+    forget,
     tellsPrompt: () => !takesPrompt() && agent.instructionsFile === undefined,
   }
 }

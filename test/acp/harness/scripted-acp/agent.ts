@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { appendFileSync, existsSync, readFileSync, rmSync } from 'node:fs'
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -13,7 +13,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
  *   fail <text>             refuses the prompt
  *   die                     ends
  *
- * Files in its home, which is its working directory, arrange the rest. `refuse`: the method of the request that it refuses next. `hold`: while it is there,
+ * Files in its home, which is its working directory, arrange the rest. `refuse`: the methods of requests that it refuses, each once. `hold`: while it is there,
  * requests of the method in it wait. `prompts.jsonl`: the texts of each prompt that it has got; `calls`: the methods of all requests.
  */
 type Request = { id?: number; method: string; params: Record<string, unknown> }
@@ -23,6 +23,13 @@ const workspaces = new Map<string, string>()
 
 const send = (message: object): void => void process.stdout.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`)
 const textIn = (file: string): string => (existsSync(file) ? readFileSync(file, 'utf8') : '')
+/** @returns whether the line was in the file */
+const takeOff = (file: string, line: string): boolean => {
+  const lines = textIn(file).split('\n')
+  const at = lines.indexOf(line)
+  if (at >= 0) writeFileSync(file, lines.toSpliced(at, 1).join('\n'))
+  return at >= 0
+}
 const update = (sessionId: string, what: object): void =>
   send({ method: 'session/update', params: { sessionId, update: what } })
 
@@ -83,10 +90,7 @@ const answer = async ({ id, method, params }: Request): Promise<void> => {
   appendFileSync('calls', `${method}\n`)
   while (textIn('hold').trim() === method) await sleep(10)
   try {
-    if (textIn('refuse').trim() === method) {
-      rmSync('refuse')
-      throw new Refusal(`${method} is refused`)
-    }
+    if (takeOff('refuse', method)) throw new Refusal(`${method} is refused`)
     send({ id, result: ANSWERS[method]?.(params) ?? {} })
   } catch (error) {
     if (!(error instanceof Refusal)) throw error
