@@ -67,7 +67,7 @@ const create = async (
     // Nobody was there to refuse it, which says nothing about it: as long as it may take to start, it is asked for again.
     const away = isAppError(error) && error.code === 'unavailable'
     if (age < (away ? sandboxReadyTimeoutMs : createPatienceMs)) throw error
-    const code = away ? 'start_timeout' : 'unschedulable'
+    const code = away ? 'start_timeout' : 'setup_failed'
     throw new SandboxFailedError({ code, message, evidence: await inspected(deps, spec.name) })
   }
 }

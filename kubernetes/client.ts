@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, request } from 'undici'
 import type { Dispatcher } from 'undici'
-import { errorText } from '../domain/errors.ts'
+import { errorText, isAppError } from '../domain/errors.ts'
 import type { AppError } from '../domain/errors.ts'
-import type { Credentials, TlsOptions } from './credentials.ts'
-import { errorOf, isKubeError, patienceMs, unavailable } from './errors.ts'
+import type { Credentials, Login, TlsOptions } from './credentials.ts'
+import { errorOf, hasStatus, isKubeError, loginRefused, patienceMs, unavailable } from './errors.ts'
 import type { KubeError } from './errors.ts'
 import { createLimiter } from './limiter.ts'
 
@@ -27,7 +27,7 @@ export type KubeCall = {
 /** An API server, as far as the driver needs one: JSON, texts and streams of lines. */
 export type KubeClient = AsyncDisposable & {
   readonly server: string
-  /** @throws KubeError when the API server refuses, AppError `unavailable` when it does not answer in time, or only that it cannot now */
+  /** @throws KubeError when the API server refuses, AppError `unavailable` when it does not answer in time, only that it cannot now, or accepts no credentials of ours */
   json<T>(call: KubeCall): Promise<T>
   text(call: KubeCall): Promise<string>
   /** Lines as they come, empty ones left out; ends when the server ends it, throws when the connection breaks or is silent for too long. */
@@ -107,11 +107,13 @@ const gaveUp = ({ method = 'GET', path }: KubeCall, error: unknown): AppError =>
   return unavailable(`the Kubernetes API server ${what}: ${errorText(error)}`, error)
 }
 
-/** One request, once. @throws KubeError for any answer but success */
-const createSend =
-  (credentials: Credentials, agentFor: (tls: TlsOptions) => Agent) =>
-  async (call: KubeCall, signal: AbortSignal | undefined): Promise<Dispatcher.ResponseData> => {
-    const { headers, tls } = await credentials.current()
+/** One request, once; again only as somebody whose credentials were renewed. @throws KubeError for any answer but success, AppError `unavailable` for 401 */
+const createSend = (credentials: Credentials, agentFor: (tls: TlsOptions) => Agent) => {
+  const sendAs = async (
+    { headers, tls }: Login,
+    call: KubeCall,
+    signal: AbortSignal | undefined,
+  ): Promise<Dispatcher.ResponseData> => {
     const method = call.method ?? 'GET'
     const response = await request(urlOf(credentials.server, call), {
       dispatcher: agentFor(tls),
@@ -130,6 +132,18 @@ const createSend =
     const text = withoutToken(await response.body.text(), headers)
     throw errorOf(response.statusCode, text, typeof retryAfter === 'string' ? retryAfter : undefined)
   }
+  return async (call: KubeCall, signal: AbortSignal | undefined): Promise<Dispatcher.ResponseData> => {
+    for (let login = await credentials.current(); ;)
+      try {
+        return await sendAs(login, call, signal)
+      } catch (error) {
+        if (!hasStatus(error, 401)) throw error
+        const renewed = await credentials.renew(login)
+        if (renewed === login) throw loginRefused(error)
+        login = renewed
+      }
+  }
+}
 
 /** Requests to one API server, within limits of our own and within what it asks for (429, `Retry-After`). */
 export const createKubeClient = (credentials: Credentials): KubeClient => {
@@ -170,6 +184,8 @@ export const createKubeClient = (credentials: Credentials): KubeClient => {
         return await sendOnce(what, whole)
       } catch (error) {
         what.signal?.throwIfAborted()
+        // Nobody has credentials that are accepted: that is said by whoever has to renew them.
+        if (isAppError(error)) throw error
         // A try that our own deadline has cut takes back nothing of what was answered before.
         if (isKubeError(error)) answer = { error, since: answer?.since ?? performance.now() }
         else if (!over.aborted) answer = null

@@ -1,4 +1,5 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import type { IncomingMessage } from 'node:http'
 import os from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, expect, test } from '@jest/globals'
@@ -47,4 +48,48 @@ test('a server that repeats the token in its refusal is not quoted with it', asy
   const said = await client.json({ path: '/version' }).catch(wordsOf)
   expect(said).toContain('Bearer [hidden] has expired')
   expect(said).not.toContain(TOKEN)
+})
+
+const tokenIs =
+  (token: string) =>
+  ({ headers }: IncomingMessage) =>
+    headers.authorization === `Bearer ${token}` ? { items: [] } : { refuse: 401, message: 'Unauthorized' }
+
+test('a token that was renewed in its file is used once the old one is refused', async () => {
+  await using cluster = await startScriptedCluster()
+  const { server } = cluster.client
+  const file = await kubeconfig(scriptedKubeconfig(server, { token: 'old' }))
+  await using client = createKubeClient(loadCredentials(file))
+  cluster.answers.set('/api', tokenIs('old'))
+  await client.json({ path: '/api' })
+  cluster.answers.set('/api', tokenIs('new'))
+  await kubeconfig(scriptedKubeconfig(server, { token: 'new' }))
+  await expect(client.json({ path: '/api' })).resolves.toEqual({ items: [] })
+  const lines: string[] = []
+  for await (const line of client.lines({ path: '/api' })) lines.push(line)
+  expect(lines).toEqual(['{"items":[]}'])
+})
+
+test('a renewed file that names another server is not used: its token is none for this one', async () => {
+  await using cluster = await startScriptedCluster()
+  await using another = await startScriptedCluster()
+  const file = await kubeconfig(scriptedKubeconfig(cluster.client.server, { token: 'old' }))
+  await using client = createKubeClient(loadCredentials(file))
+  const seen = new Set<string | undefined>()
+  cluster.answers.set('/api', ({ headers }) => {
+    seen.add(headers.authorization)
+    return { refuse: 401, message: 'Unauthorized' }
+  })
+  await kubeconfig(scriptedKubeconfig(another.client.server, { token: 'of another' }))
+  await expect(client.json({ path: '/api' })).rejects.toThrow('credentials')
+  expect([...seen]).toEqual(['Bearer old'])
+})
+
+test('credentials that are refused say nothing of what was asked for, and what to do', async () => {
+  await using cluster = await startScriptedCluster()
+  cluster.answers.set('/api', { refuse: 401, message: 'Unauthorized' })
+  const file = await kubeconfig(scriptedKubeconfig(cluster.client.server, { token: 'old' }))
+  await using client = createKubeClient(loadCredentials(file))
+  const error = { name: 'AppError', code: 'unavailable', message: expect.stringMatching(/credentials.*KUBECONFIG/) }
+  await expect(client.json({ path: '/api' })).rejects.toMatchObject(error)
 })

@@ -9,8 +9,15 @@ export type Credentials = {
   /** Namespace of the context, if it names one. */
   namespace: string | null
   /** Headers and TLS options for the next request. Tokens and certificates may rotate, so they are asked for again and again. */
-  current(): Promise<{ headers: Record<string, string>; tls: TlsOptions }>
+  current(): Promise<Login>
+  /**
+   * The API server does not accept these. Unless it was done a moment ago, the kubeconfig is read again: whoever renews a token writes it there.
+   * @returns those of now; the same ones: there are no others
+   */
+  renew(refused: Login): Promise<Login>
 }
+
+export type Login = { headers: Record<string, string>; tls: TlsOptions }
 
 export type TlsOptions = {
   ca?: string | Buffer
@@ -22,6 +29,8 @@ export type TlsOptions = {
 
 /** Tokens of service accounts change once an hour, exec plug-ins may be slow: neither is asked for every request. */
 const freshMs = 30_000
+/** Many requests are refused at once, and go on being refused while nobody renews anything. */
+const renewAgainMs = 5_000
 
 const tlsOf = (options: RequestOptions): TlsOptions => {
   const { ca, cert, key, servername, rejectUnauthorized } = options
@@ -55,12 +64,7 @@ const requestOptionsOf = async (config: KubeConfig): Promise<RequestOptions> => 
   return options
 }
 
-/**
- * Reads `KUBECONFIG`, `~/.kube/config`, or the service account of the pod that this process runs in, in this order.
- * @param file path of a kubeconfig, instead of all that
- * @throws AppError `unavailable` when there is none
- */
-export const loadCredentials = (file?: string): Credentials => {
+const readConfig = (file: string | undefined): { config: KubeConfig; server: string } => {
   const config = new KubeConfig()
   try {
     if (file === undefined) config.loadFromDefault()
@@ -71,16 +75,45 @@ export const loadCredentials = (file?: string): Credentials => {
   const cluster = config.getCurrentCluster()
   if (cluster === null)
     throw new AppError('unavailable', 'the kubeconfig has no current context, or one without a cluster')
+  return { config, server: cluster.server.replace(/\/+$/, '') }
+}
 
-  let known: { at: number; value: Awaited<ReturnType<Credentials['current']>> } | null = null
+/**
+ * Reads `KUBECONFIG`, `~/.kube/config`, or the service account of the pod that this process runs in, in this order.
+ * @param file path of a kubeconfig, instead of all that
+ * @throws AppError `unavailable` when there is none
+ */
+export const loadCredentials = (file?: string): Credentials => {
+  const first = readConfig(file)
+  let { config } = first
+  let known: { at: number; login: Login } | null = null
+  let renewedAt = Number.NEGATIVE_INFINITY
+
+  const current = async (): Promise<Login> => {
+    if (known !== null && performance.now() - known.at < freshMs) return known.login
+    const options = await requestOptionsOf(config)
+    const login = { headers: headersOf(options), tls: tlsOf(options) }
+    known = { at: performance.now(), login }
+    return login
+  }
+  const readAgain = (): void => {
+    renewedAt = performance.now()
+    try {
+      const again = readConfig(file)
+      // What is meant for another server is not shown to this one.
+      if (again.server === first.server) config = again.config
+    } catch {
+      // It is being written.
+    }
+    known = null
+  }
   return {
-    server: cluster.server.replace(/\/+$/, ''),
+    server: first.server,
     namespace: config.getContextObject(config.getCurrentContext())?.namespace ?? null,
-    async current() {
-      if (known !== null && performance.now() - known.at < freshMs) return known.value
-      const options = await requestOptionsOf(config)
-      known = { at: performance.now(), value: { headers: headersOf(options), tls: tlsOf(options) } }
-      return known.value
+    current,
+    renew(refused) {
+      if (known?.login === refused && performance.now() - renewedAt > renewAgainMs) readAgain()
+      return current()
     },
   }
 }

@@ -1,4 +1,4 @@
-import { AppError } from '../domain/errors.ts'
+import { AppError, errorText, isAppError } from '../domain/errors.ts'
 import type { FailureCode } from '../domain/session.ts'
 
 /** What an API server says when it refuses: its `Status` object. */
@@ -83,3 +83,16 @@ export const patienceMs = ({ status, message }: KubeError): number => {
 /** The API server did not answer, not in time, or only that it cannot now. */
 export const unavailable = (message: string, cause?: unknown): AppError =>
   new AppError('unavailable', message, { cause })
+
+/** The API server knows nobody of this name: nothing that was asked for has to do with it. */
+export const LOGIN_REFUSED = {
+  what: 'The Kubernetes API server does not accept the platform’s credentials.',
+  remedy:
+    'Log in anew, or give KUBECONFIG the path of a kubeconfig whose token or certificate is valid; a file that is renewed in its place is read again.',
+}
+
+/** @param error its answer, with 401 */
+export const loginRefused = (error: unknown): AppError =>
+  unavailable(`${LOGIN_REFUSED.what} ${LOGIN_REFUSED.remedy} It said: ${errorText(error)}`, error)
+
+export const isLoginRefused = (error: unknown): error is AppError => isAppError(error) && hasStatus(error.cause, 401)

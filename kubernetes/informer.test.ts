@@ -3,6 +3,7 @@ import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
+import { fixedCredentials } from '../test/scripted-cluster.ts'
 import { createKubeClient } from './client.ts'
 import type { KubeClient } from './client.ts'
 import { createInformer } from './informer.ts'
@@ -87,7 +88,7 @@ beforeEach(async () => {
   peer.server.listen(0, '127.0.0.1')
   await once(peer.server, 'listening')
   const server = `http://127.0.0.1:${(peer.server.address() as AddressInfo).port}`
-  client = createKubeClient({ server, namespace: null, current: async () => ({ headers: {}, tls: {} }) })
+  client = createKubeClient(fixedCredentials(server))
   ending = new AbortController()
   changes = []
 })

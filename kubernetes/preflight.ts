@@ -3,7 +3,7 @@ import { errorText } from '../domain/errors.ts'
 import type { Problem } from '../sandbox/inspector.ts'
 import type { KubeClient } from './client.ts'
 import type { Access } from './cluster.ts'
-import { hasStatus, isKubeError } from './errors.ts'
+import { hasStatus, isKubeError, isLoginRefused, LOGIN_REFUSED } from './errors.ts'
 import { SANDBOX_API_VERSION } from './objects.ts'
 import type { SandboxApi } from './objects.ts'
 
@@ -97,16 +97,10 @@ const isAllowed = async (asked: Asked, right: Right): Promise<boolean> => {
 
 /** Why nothing is known of the cluster. */
 export const reachProblem = (server: string, error: unknown): Problem => {
-  const detail = `${server}: ${errorText(error)}`
-  if (hasStatus(error, 401))
-    return {
-      what: 'The Kubernetes API server does not accept the platform’s credentials.',
-      detail,
-      remedy: 'Log in anew, or give KUBECONFIG the path of a kubeconfig whose token or certificate is valid.',
-    }
+  if (isLoginRefused(error)) return { ...LOGIN_REFUSED, detail: `${server}: ${errorText(error.cause)}` }
   return {
     what: 'The Kubernetes API server cannot be reached.',
-    detail,
+    detail: `${server}: ${errorText(error)}`,
     remedy:
       'Check the current context of the kubeconfig (KUBECONFIG, ~/.kube/config), and that the server runs and its address is reachable from here.',
   }

@@ -7,6 +7,7 @@ import { afterEach, beforeEach, expect, test } from '@jest/globals'
 import { Agent } from 'undici'
 import type { Health } from '../domain/supervisor-protocol.ts'
 import type { Evidence, SandboxSpec } from '../sandbox/driver.ts'
+import { fixedCredentials } from '../test/scripted-cluster.ts'
 import { createKubeClient } from './client.ts'
 import type { Cluster } from './cluster.ts'
 import type { Informer } from './informer.ts'
@@ -105,7 +106,7 @@ beforeEach(async () => {
   port = (supervisor.address() as AddressInfo).port
   const server = 'http://127.0.0.1:9'
   cluster = {
-    client: createKubeClient({ server, namespace: null, current: async () => ({ headers: {}, tls: {} }) }),
+    client: createKubeClient(fixedCredentials(server)),
     settings: { api: 'sandbox', namespace: 'default', instance: 'lap' } as Cluster['settings'],
     access: { by: 'pod-ip' },
     objects: informerOf(objects),

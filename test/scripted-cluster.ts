@@ -4,6 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { createKubeClient } from '../kubernetes/client.ts'
 import type { KubeClient } from '../kubernetes/client.ts'
+import type { Credentials, Login } from '../kubernetes/credentials.ts'
 
 /** What is answered at a path: an object, a text, a refusal by its status, or nothing at all. */
 type Answer = object | string | { refuse: number; message?: string } | typeof SILENCE
@@ -37,6 +38,14 @@ const refuse = (response: ServerResponse, code: number, message: string): void =
 
 const isRefusal = (answer: Answer): answer is { refuse: number; message?: string } =>
   typeof answer === 'object' && 'refuse' in answer
+
+/** Those of somebody who has no others. */
+export const fixedCredentials = (server: string, login: Login = { headers: {}, tls: {} }): Credentials => ({
+  server,
+  namespace: null,
+  current: async () => login,
+  renew: async () => login,
+})
 
 /** An API server whose answers a test decides, over real HTTP. It knows Sandboxes, and grants all rights, unless told otherwise. */
 export const startScriptedCluster = async (): Promise<ScriptedCluster> => {
@@ -73,8 +82,7 @@ export const startScriptedCluster = async (): Promise<ScriptedCluster> => {
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
-  const credentials = { server: `http://127.0.0.1:${port}`, namespace: null }
-  const client = createKubeClient({ ...credentials, current: () => Promise.resolve({ headers: {}, tls: {} }) })
+  const client = createKubeClient(fixedCredentials(`http://127.0.0.1:${port}`))
   return {
     client,
     asked,

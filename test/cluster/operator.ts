@@ -7,6 +7,7 @@ import type { Right } from '../../kubernetes/preflight.ts'
 import type { Cluster, OwnCluster } from '../../tools/cluster/control-plane.ts'
 import { connectKube, type Kube, readAccess } from '../../tools/cluster/kube.ts'
 import { startTestApi, type TestApi } from '../api.ts'
+import { fixedCredentials } from '../scripted-cluster.ts'
 import { testTemporalAddress } from '../temporal.ts'
 import { startPrivateCluster } from './cluster.ts'
 import { makeNamespace } from './namespace.ts'
@@ -74,9 +75,7 @@ export const operate = async (env: Record<string, string>): Promise<Operated> =>
   const clientWith = async (rights: Right[], name: string): Promise<KubeClient> => {
     const token = await account(kube, namespace, { name, rights })
     const current = { headers: { authorization: `Bearer ${token}` }, tls: { ca: access.ca ?? '' } }
-    return clients.use(
-      createKubeClient({ server: access.server, namespace: null, current: () => Promise.resolve(current) }),
-    )
+    return clients.use(createKubeClient(fixedCredentials(access.server, current)))
   }
   const client = await clientWith(RIGHTS, 'api')
   const api = cleanup.use(

@@ -1,3 +1,4 @@
+import { rename, rm, writeFile } from 'node:fs/promises'
 import { expect, test } from '@jest/globals'
 import type { Stack } from '../faults/stack.ts'
 import { until } from '../until.ts'
@@ -111,6 +112,21 @@ test('a start that takes longer than it may fails as start_timeout', async () =>
   await stack.sql("update session set creating_deadline_at = now() + interval '1 second' where id = $1", [id])
   await wakeSession(stack, id)
   expect(await failsCleanly(id)).toMatchObject({ failure_code: 'start_timeout' })
+})
+
+test('a sandbox that cannot even be made, for a reason that nobody foresaw, fails as setup_failed, in the words of the machine', async () => {
+  const agent = await createAgent(stack)
+  const aside = `${stack.sandboxDir}.aside`
+  await rename(stack.sandboxDir, aside)
+  await writeFile(stack.sandboxDir, '')
+  const { id } = await openSession(stack, agent)
+  await reaches(stack, id, 'failed', 40_000)
+  await rm(stack.sandboxDir)
+  await rename(aside, stack.sandboxDir)
+  expect(await failsCleanly(id)).toMatchObject({
+    failure_code: 'setup_failed',
+    failure_reason: expect.stringContaining('EEXIST'),
+  })
 })
 
 test('a failed session stays as it failed', async () => {
