@@ -64,7 +64,7 @@ test('one that a fork has still to begin with is kept, whatever becomes of its s
 
 test('one whose worker died while it stored it is given up', async () => {
   await exchange(session, 'again')
-  const begun = (await beginCheckpoint(sql, session.id, { id: randomUUID(), store: 'postgres' }))!
+  const begun = (await beginCheckpoint(sql, session.id, { id: randomUUID(), store: createPostgresCheckpoints(sql) }))!
   await sql.query('insert into checkpoint_chunk (checkpoint_id, seq, data) values ($1, 0, $2)', [
     begun.checkpoint.id,
     Buffer.from('half'),
@@ -97,4 +97,16 @@ test('an archive without a row is removed, once it is old enough to have one', a
   expect(await compare(store)).toEqual({ ...nothing, archives_removed: 1 })
   expect([...kept.values()].map((one) => Date.now() - one.at.getTime() < 5 * 60_000)).toEqual([true])
   expect(await rows()).toHaveLength(1)
+})
+
+test('what is missing from one bucket is not lost when it was stored in another: it is there again when the setting is put back', async () => {
+  const empty = { list: async () => [], remove: async () => {} }
+  const store = (place: string): CheckpointStore => ({ ...createPostgresCheckpoints(sql), ...empty, kind: 's3', place })
+  await sql.query("update checkpoint set store = 's3', place = 'right/lap'")
+  await age('11 minutes')
+  expect(await compare(store('wrong/lap'))).toEqual(nothing)
+  expect(await rows()).toHaveLength(1)
+  await sql.query("update checkpoint set state = 'deleted'")
+  expect(await compare(store('wrong/lap'))).toEqual(nothing)
+  expect(await compare(store('right/lap'))).toEqual({ ...nothing, archives_removed: 1 })
 })

@@ -26,8 +26,10 @@ const compareStore = async ({ sql }: ActivityDeps, store: CheckpointStore) => {
   const rows = new Map((await checkpointsIn(sql, store.kind, slice)).map((row) => [row.id, row]))
   const sizes = new Map(archives.map(({ id, bytes }) => [id, bytes]))
   let lost = 0
-  for (const { id, state, bytes, stored_at } of rows.values())
-    if (state === 'stored' && isOld(stored_at) && sizes.get(id) !== bytes && (await checkpointLost(sql, id))) lost++
+  for (const { id, state, place, bytes, stored_at } of rows.values()) {
+    const isMissing = place === store.place && sizes.get(id) !== bytes
+    if (state === 'stored' && isOld(stored_at) && isMissing && (await checkpointLost(sql, id))) lost++
+  }
   let removed = 0
   for (const { id, at } of archives) {
     if (rows.has(id) || !isId(id) || !isOld(at)) continue
@@ -50,7 +52,7 @@ export const compareCheckpoints = async (deps: ActivityDeps): Promise<typeof noC
     repairs.archives_removed += removed
   }
   // Those of a store that is not configured any more would keep the others from their turn.
-  const stores = CHECKPOINT_STORES.filter((kind) => deps.checkpoints.of(kind) !== null)
+  const stores = CHECKPOINT_STORES.flatMap((kind) => deps.checkpoints.of(kind) ?? [])
   repairs.archives_removed += await removeArchives(deps, await deletedCheckpoints(deps.sql, null, stores))
   return repairs
 }

@@ -173,7 +173,10 @@ test('the two newest are kept, and one that could not be restored', async () => 
 
 test('of two workers that store the same checkpoint one has it, and the other leaves nothing', async () => {
   const turn = await exchange(session, 'hello')
-  const slow = (await beginCheckpoint(sql, session.id, { id: crypto.randomUUID(), store: 'postgres' }))!
+  const slow = (await beginCheckpoint(sql, session.id, {
+    id: crypto.randomUUID(),
+    store: createPostgresCheckpoints(sql),
+  }))!
   expect(await store()).toBe('stored')
   const archived = { manifest: manifest(), bytes: 1, sha256: 'x' }
   expect(await checkpointStored(sql, slow.checkpoint, archived)).toBe(null)

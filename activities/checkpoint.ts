@@ -133,14 +133,14 @@ const store = async (deps: ActivityDeps, sessionId: string, timeoutMs: number): 
   const { cancellationSignal } = Context.current()
   // It may have waited for its turn for so long that another worker does it by now, whose row this would give up.
   cancellationSignal.throwIfAborted()
-  const made = { id: randomUUID(), store: deps.checkpoints.current.kind }
-  const begun = await beginCheckpoint(deps.sql, sessionId, made)
+  const { current } = deps.checkpoints
+  const begun = await beginCheckpoint(deps.sql, sessionId, { id: randomUUID(), store: current })
   if (begun === null) return 'none'
   const signal = AbortSignal.any([cancellationSignal, AbortSignal.timeout(timeoutMs)])
   try {
     const outcome = (await take(deps, begun, signal)) ? 'stored' : 'none'
     // Only a store that works is asked: one that hangs would hold up a restart, which waits for this, once for each archive. The janitor does the rest.
-    await deletedCheckpoints(deps.sql, sessionId, [made.store])
+    await deletedCheckpoints(deps.sql, sessionId, [current])
       .then((rows) => removeArchives(deps, rows))
       .catch(() => {})
     return outcome

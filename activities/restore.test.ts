@@ -66,9 +66,13 @@ test('the newest archive comes into the sandbox as it was, however often', async
   expect(sandbox.restored.get(ids[1]!)?.equals(archives[1]!)).toBe(true)
 })
 
-test('a damaged archive reaches no sandbox: the one before is restored', async () => {
+test('a damaged archive reaches no sandbox: the one before is restored, which is told, and it is kept for a fork', async () => {
   await damage(ids[1]!)
-  expect(await restore()).toMatchObject({ checkpoint: { id: ids[0] } })
+  expect(await restore()).toMatchObject({
+    checkpoint: { id: ids[0] },
+    failure: { checkpoint_id: ids[1], error: 'its archive is damaged' },
+  })
+  expect(await pinned()).toEqual([ids[1]])
   expect([...sandbox.restored.keys()]).toEqual([ids[0]])
   expect(sandbox.restored.get(ids[0]!)?.equals(archives[0]!)).toBe(true)
 })
@@ -123,6 +127,15 @@ test('a sandbox that refuses the archive gets none, and one that is bound alread
   expect(await restore()).toMatchObject({ failure: { checkpoint_id: ids[1] } })
   sandbox.refuseRestore = { status: 409, code: 'bound' }
   expect(await restore()).toMatchObject({ checkpoint: { id: ids[1] } })
+})
+
+test('what a sandbox fails at is tried again, and then the one before', async () => {
+  sandbox.refuseRestore = { status: 500, code: 'internal' }
+  setTimeout(() => (sandbox.refuseRestore = null), 500)
+  expect(await restore()).toEqual({ checkpoint: expect.objectContaining({ id: ids[1] }) })
+  expect(await pinned()).toEqual([])
+  sandbox.refuseRestore = { status: 500, code: 'internal' }
+  expect(await restore()).toMatchObject({ failure: { checkpoint_id: ids[1], error: expect.stringContaining('500') } })
 })
 
 test('a sandbox that does not answer is the caller’s to judge', async () => {

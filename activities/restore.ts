@@ -4,7 +4,7 @@ import type { CheckpointRow } from '../db/entities/checkpoint.ts'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import type { SessionRow } from '../db/entities/session.ts'
 import { getSession } from '../db/sessions.ts'
-import type { Archive } from '../domain/checkpoint.ts'
+import type { Archive, RestoreFailure } from '../domain/checkpoint.ts'
 import { AppError, errorText, isAppError } from '../domain/errors.ts'
 import { restoreLossesMax, restoreRetryMs } from '../domain/limits.ts'
 import { isEnded } from '../domain/session.ts'
@@ -28,7 +28,7 @@ const isCancelled = ({ signal }: Restore): boolean =>
 /** @throws NotRestorable */
 const fetchArchive = async (
   deps: ActivityDeps,
-  { id, store, bytes, sha256 }: CheckpointRow,
+  { id, store, place, bytes, sha256 }: CheckpointRow,
   signal: AbortSignal,
 ): Promise<Archive & AsyncDisposable> => {
   const from = deps.checkpoints.of(store)
@@ -39,7 +39,8 @@ const fetchArchive = async (
     await archive[Symbol.asyncDispose]()
   } catch (error) {
     if (!isAppError(error) || (error.code !== 'too_large' && error.code !== 'not_found')) throw error
-    if (error.code === 'not_found') throw new NotRestorable('its archive is not there')
+    const where = place === from.place ? '' : `: it was stored in ${place}`
+    if (error.code === 'not_found') throw new NotRestorable(`its archive is not there${where}`)
   }
   throw new NotRestorable('its archive is damaged')
 }
@@ -50,10 +51,11 @@ const put = async (deps: ActivityDeps, checkpoint: CheckpointRow, { sandbox, sig
   try {
     await deps.supervisor.restoreCheckpoint(sandbox, { id: checkpoint.id, archive, signal })
   } catch (error) {
-    const { code } = (isAppError(error) ? (error.cause ?? {}) : {}) as { code?: string }
+    const { code, status } = (isAppError(error) ? (error.cause ?? {}) : {}) as { code?: string; status?: number }
     // An earlier try came as far as the bind, which is answered as it was then.
     if (code === 'bound') return
-    const refused = isAppError(error) && error.code !== 'conflict'
+    // A supervisor that says that it has failed may not fail the next time.
+    const refused = isAppError(error) && error.code !== 'conflict' && (status === undefined || status < 500)
     throw refused ? new NotRestorable(`the sandbox does not take it: ${error.message}`) : error
   }
 }
@@ -63,21 +65,32 @@ const isWanted = async ({ sql }: ActivityDeps, { session, sandbox }: Restore): P
   return now !== null && !isEnded(now.status) && now.sandbox_id === sandbox.id
 }
 
+/** A store that is down is asked for as long as there is time; what a sandbox fails at, this often. */
+const FAILURES_MAX = 3
+
 /** @throws NotRestorable, SupervisorUnreachable; AppError `unavailable` when the time is over */
 const insist = async (deps: ActivityDeps, checkpoint: CheckpointRow, restore: Restore): Promise<void> => {
   const { signal } = restore
-  for (;;)
+  for (let failures = 0; ;)
     try {
       return await put(deps, checkpoint, restore)
     } catch (error) {
       if (isCancelled(restore)) signal.throwIfAborted()
       if (signal.aborted) throw new AppError('unavailable', `it took too long; the last try: ${errorText(error)}`)
       if (isSupervisorUnreachable(error) || (Error.isError(error) && error.name === 'NotRestorable')) throw error
+      if (isAppError(error) && error.code === 'upstream' && ++failures === FAILURES_MAX)
+        throw new NotRestorable(`the sandbox fails to take it: ${error.message}`)
       // A database that is away says nothing about it, nor about the checkpoint.
       if (!(await isWanted(deps, restore).catch(() => true))) throw new NotRestorable('nobody wants it any more')
       deps.log.warn({ checkpoint_id: checkpoint.id, reason: errorText(error) }, 'a checkpoint is tried again')
       await sleep(restoreRetryMs, undefined, { signal }).catch(() => {})
     }
+}
+
+const passOver = (deps: ActivityDeps, checkpoint: CheckpointRow, reason: string): RestoreFailure => {
+  const { id, session_id, turn_id } = checkpoint
+  events.restoreFailed(deps, { session_id, checkpoint_id: id, reason })
+  return { checkpoint_id: id, turn_id, error: reason.slice(0, 500) }
 }
 
 /**
@@ -97,19 +110,22 @@ export const restoreCheckpoint = async (deps: ActivityDeps, restore: Restore): P
     return { failure: { checkpoint_id, turn_id, error } }
   }
   const lost = session.attempt - session.bound_attempt - 1
-  const errors: string[] = []
-  if (lost >= restoreLossesMax) errors.push(`${lost} sandboxes were lost before it was restored`)
-  else
-    for (const checkpoint of [newest, ...older])
-      try {
-        await insist(deps, checkpoint, restore)
-        return { checkpoint }
-      } catch (error) {
-        if (isSupervisorUnreachable(error) || isCancelled(restore)) throw error
-        errors.push(errorText(error))
-      }
-  const error = errors[0] ?? ''
-  await pinCheckpoint(deps.sql, newest.id)
-  events.restoreFailed(deps, { session_id: session.id, checkpoint_id: newest.id, reason: errors.join('; ') })
-  return { failure: { checkpoint_id: newest.id, turn_id: newest.turn_id, error: error.slice(0, 500) } }
+  if (lost >= restoreLossesMax) {
+    const failure = passOver(deps, newest, `${lost} sandboxes were lost before it was restored`)
+    await pinCheckpoint(deps.sql, newest.id)
+    return { failure }
+  }
+  let failure: RestoreFailure | null = null
+  for (const checkpoint of [newest, ...older])
+    try {
+      await insist(deps, checkpoint, restore)
+      return failure === null ? { checkpoint } : { checkpoint, failure }
+    } catch (error) {
+      if (isSupervisorUnreachable(error) || isCancelled(restore)) throw error
+      const passed = passOver(deps, checkpoint, errorText(error))
+      // What comes after the newest lacks its files: it is kept for a fork.
+      if (failure === null) await pinCheckpoint(deps.sql, checkpoint.id)
+      failure ??= passed
+    }
+  return { failure: failure! }
 }

@@ -15,6 +15,7 @@ import { buildWrittenSession } from '../test/event-log.ts'
 import type { WrittenSession } from '../test/event-log.ts'
 import { openStream } from '../test/event-stream.ts'
 import type { WireFrame } from '../test/event-stream.ts'
+import { createPostgresCheckpoints } from '../db/checkpoint-archive.ts'
 import { beginCheckpoint, checkpointFailed, checkpointStored } from '../db/checkpoints.ts'
 import { manifest } from '../test/checkpoint-sandbox.ts'
 import { createClientState } from '../test/stream-state.ts'
@@ -243,11 +244,11 @@ const watch = async (query: string): Promise<Map<number, ClientView>> => {
 /** The worker stores a checkpoint, or cannot. */
 const checkpoint = async (): Promise<void> => {
   const { sql } = api.deps
-  const begun = await beginCheckpoint(sql, session.id, { id: randomUUID(), store: 'postgres' })
+  const begun = await beginCheckpoint(sql, session.id, { id: randomUUID(), store: createPostgresCheckpoints(sql) })
   if (begun === null) return
   const again = (): number => 0
   await checkpointFailed(sql, begun.checkpoint, { code: 'store_unavailable', message: 'down', again })
-  const next = (await beginCheckpoint(sql, session.id, { id: randomUUID(), store: 'postgres' }))!
+  const next = (await beginCheckpoint(sql, session.id, { id: randomUUID(), store: createPostgresCheckpoints(sql) }))!
   const omitted = [{ path: 'big', reason: 'too_large' as const, bytes: 1 }]
   await checkpointStored(sql, next.checkpoint, { manifest: manifest({ omitted }), bytes: 1, sha256: 'x' })
 }

@@ -25,6 +25,7 @@ async function* chunksOf(source: AsyncIterable<Uint8Array>, size: number): Async
 /** Archives in Postgres, in chunks, of which one at a time is in memory. They go with their row. */
 export const createPostgresCheckpoints = (sql: Sql): CheckpointStore => ({
   kind: 'postgres',
+  place: '',
   async put(id, archive, signal) {
     await sql.query('delete from checkpoint_chunk where checkpoint_id = $1', [id])
     let seq = 0

@@ -1,4 +1,4 @@
-import type { CheckpointStoreKind } from '../domain/checkpoint.ts'
+import type { CheckpointStore, CheckpointStoreKind } from '../domain/checkpoint.ts'
 import { checkpointsKeptMax } from '../domain/limits.ts'
 import type { NewEvent } from '../domain/events.ts'
 import { isEnded } from '../domain/session.ts'
@@ -28,7 +28,7 @@ const lastTurn = (tx: Sql, session: LockedSession) =>
 export const beginCheckpoint = (
   sql: Sql,
   sessionId: string,
-  made: { id: string; store: CheckpointStoreKind },
+  { id, store }: { id: string; store: Pick<CheckpointStore, 'kind' | 'place'> },
 ): Promise<Begun | null> =>
   sql.tx(async (tx) => {
     const session = await lockSession(tx, sessionId)
@@ -41,9 +41,9 @@ export const beginCheckpoint = (
       return null
     await tx.query("update checkpoint set state = 'deleted' where session_id = $1 and state = 'storing'", [sessionId])
     const checkpoint = await tx.one<CheckpointRow>(
-      `insert into checkpoint (id, session_id, turn_id, turn_seq, sandbox_id, attempt, harness_id, state, store, pinned, created_at)
-       values ($1, $2, $3, $4, $5, $6, $7, 'storing', $8, false, clock_timestamp()) returning *`,
-      [made.id, sessionId, turn.id, turn.seq, sandbox.id, session.attempt, sandbox.harness_id, made.store],
+      `insert into checkpoint (id, session_id, turn_id, turn_seq, sandbox_id, attempt, harness_id, state, store, place, pinned, created_at)
+       values ($1, $2, $3, $4, $5, $6, $7, 'storing', $8, $9, false, clock_timestamp()) returning *`,
+      [id, sessionId, turn.id, turn.seq, sandbox.id, session.attempt, sandbox.harness_id, store.kind, store.place],
     )
     return { checkpoint: checkpoint!, sandbox }
   })
@@ -194,11 +194,12 @@ export const expireCheckpoints = async (
 export const deletedCheckpoints = (
   sql: Sql,
   sessionId: string | null,
-  stores: CheckpointStoreKind[],
+  stores: Pick<CheckpointStore, 'kind' | 'place'>[],
 ): Promise<CheckpointRow[]> =>
   sql.query<CheckpointRow>(
-    "select * from checkpoint where state = 'deleted' and store = any($2::text[]) and ($1::uuid is null or session_id = $1) order by created_at limit 500",
-    [sessionId, pgArray(stores)],
+    `select * from checkpoint where state = 'deleted' and (store, place) in (select * from unnest($2::text[], $3::text[]))
+       and ($1::uuid is null or session_id = $1) order by created_at limit 500`,
+    [sessionId, pgArray(stores.map(({ kind }) => kind)), pgArray(stores.map(({ place }) => place))],
   )
 
 /** Its archive is gone. */
@@ -216,8 +217,8 @@ export const checkpointsIn = (
   sql: Sql,
   store: CheckpointStoreKind,
   prefix: string,
-): Promise<Pick<CheckpointRow, 'id' | 'state' | 'bytes' | 'stored_at'>[]> =>
-  sql.query("select id, state, bytes, stored_at from checkpoint where store = $1 and id::text like $2 || '%'", [
+): Promise<Pick<CheckpointRow, 'id' | 'state' | 'place' | 'bytes' | 'stored_at'>[]> =>
+  sql.query("select id, state, place, bytes, stored_at from checkpoint where store = $1 and id::text like $2 || '%'", [
     store,
     prefix,
   ])

@@ -21,6 +21,7 @@ import { Migration004Webhooks } from './migrations/004-webhooks.ts'
 import { Migration005Checkpoints } from './migrations/005-checkpoints.ts'
 import { Migration006TerminalTickets } from './migrations/006-terminal-tickets.ts'
 import { Migration007Installation } from './migrations/007-installation.ts'
+import { Migration008CheckpointPlaces } from './migrations/008-checkpoint-places.ts'
 import { createSql, isConnectionError } from './sql.ts'
 import type { Sql } from './sql.ts'
 
@@ -35,6 +36,7 @@ const MIGRATIONS = [
   { name: '005-checkpoints', class: Migration005Checkpoints },
   { name: '006-terminal-tickets', class: Migration006TerminalTickets },
   { name: '007-installation', class: Migration007Installation },
+  { name: '008-checkpoint-places', class: Migration008CheckpointPlaces },
 ]
 
 type Extra = {

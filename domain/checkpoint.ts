@@ -21,6 +21,8 @@ export type Archive = { bytes: number; sha256: string; read(): AsyncIterable<Uin
 /** Where archives are kept, by the id of their checkpoint. Every call may be repeated. */
 export type CheckpointStore = {
   readonly kind: CheckpointStoreKind
+  /** Which one of its kind: an archive that is missing from another one is not lost. '' where there is one only. */
+  readonly place: string
   put(id: string, archive: Archive, signal: AbortSignal): Promise<void>
   /** @throws AppError `not_found` when there is none */
   get(id: string, signal: AbortSignal): AsyncIterable<Uint8Array>

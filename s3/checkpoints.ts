@@ -75,6 +75,7 @@ export const createS3Checkpoints = (settings: S3Settings): S3Checkpoints => {
   const object = (id: string) => ({ Bucket: bucket, Key: `${prefix}/${id}` })
   return {
     kind: 's3',
+    place: `${bucket}/${prefix}`,
     async put(id, archive, abortSignal) {
       const command = new PutObjectCommand({
         ...object(id),

@@ -21,8 +21,8 @@ export type BindDeps = {
   litellm: { apiBase: string; apiKey: string }
 }
 
-/** What was put into the sandbox before the bind, or why nothing could be. */
-export type Restoring = { checkpoint: CheckpointRow } | { failure: RestoreFailure }
+/** What was put into the sandbox before the bind, and why it is not the newest, or why it is nothing. */
+export type Restoring = { checkpoint: CheckpointRow; failure?: RestoreFailure } | { failure: RestoreFailure }
 
 export type Bound =
   | {
@@ -45,7 +45,7 @@ const toldOf = async (
   if (session.bound_attempt === 0 && session.forked_from === null) return { history: [] }
   const turns = await listTurnTexts(sql, session.id)
   const history = retell(turns, restoredHistoryMaxChars)
-  if (!restoring || 'failure' in restoring) return { history }
+  if (!restoring || !('checkpoint' in restoring)) return { history }
   const { id, turn_seq } = restoring.checkpoint
   const later = turns.filter(({ seq }) => seq > turn_seq)
   return { history, checkpoint: { id, since: retell(later, restoredHistoryMaxChars) } }
@@ -70,7 +70,7 @@ const requestOf = async (deps: BindDeps, binding: Binding): Promise<BindRequest>
 }
 
 const reportOf = (restoring: Restoring | null, reply: BindReply): RestoreReport | null => {
-  if (restoring === null || 'failure' in restoring || reply.restored === undefined) return null
+  if (restoring === null || !('checkpoint' in restoring) || reply.restored === undefined) return null
   const { id, turn_id, manifest } = restoring.checkpoint
   const omitted = (manifest?.omitted.length ?? 0) + (manifest?.omitted_more ?? 0)
   return { checkpoint_id: id, turn_id, omitted, ...reply.restored }
@@ -87,12 +87,12 @@ export const bindSession = async (deps: BindDeps, binding: Binding): Promise<Bou
   const since = performance.now() - (Date.now() - session.created_at.getTime())
   const elapsedMs = (): number => Math.max(0, Math.round((performance.now() - since) * 10) / 10)
   const phases: Record<string, number> = { claimed: elapsedMs() }
-  const slow = restoring !== null && 'failure' in restoring
+  const slow = restoring !== null && !('checkpoint' in restoring)
   const reply = await deps.supervisor.bind(sandbox, await requestOf(deps, binding), { slow })
   phases['bound'] = phases['ready'] = elapsedMs()
   const moved = session.bound_attempt > 0 ? await lossOf(deps.sql, session.id, session.bound_attempt) : null
   const restored = reportOf(restoring, reply)
-  const failed = restoring !== null && 'failure' in restoring ? { restore_failed: restoring.failure } : {}
+  const failed = restoring?.failure === undefined ? {} : { restore_failed: restoring.failure }
   const row = await sessionReady(deps.sql, {
     sessionId: session.id,
     attempt: session.attempt,

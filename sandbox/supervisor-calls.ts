@@ -47,7 +47,7 @@ const refusal = async (path: string, response: Dispatcher.ResponseData): Promise
   // A pod that was made anew under its name: the sandbox that was meant is gone.
   if (code === 'not_configured') return new SupervisorUnreachable(`${path}: an empty sandbox answers there`)
   const what = `supervisor refused ${path} with ${response.statusCode}: ${message ?? text.slice(0, 300)}`
-  return new AppError(CODES[response.statusCode] ?? 'upstream', what, { cause: { code } })
+  return new AppError(CODES[response.statusCode] ?? 'upstream', what, { cause: { code, status: response.statusCode } })
 }
 
 const parseRefusal = (text: string): { code?: string; message?: string } => {

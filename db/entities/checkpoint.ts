@@ -15,6 +15,8 @@ export type CheckpointRow = {
   state: CheckpointState
   /** Where its archive is. */
   store: CheckpointStoreKind
+  /** `CheckpointStore.place` of that store when it was begun; '' of rows without it. */
+  place: string
   /** Kept though newer ones are there: what came after it did not have its files. */
   pinned: boolean
   manifest: CheckpointManifest | null
@@ -38,6 +40,7 @@ export const Checkpoint = defineEntity({
     harness_id: p.text(),
     state: p.text(),
     store: p.text(),
+    place: p.text().defaultRaw(`''`),
     pinned: p.boolean(),
     manifest: p.json<CheckpointManifest>().nullable(),
     bytes: p.integer().nullable(),

@@ -34,11 +34,11 @@ export const restored = ({ log, metrics }: Telemetry, fields: { session_id: stri
   log.info({ event: 'restored', ...fields }, `checkpoint restored: ${fields.files} files`)
 }
 
-/** A session goes on in another sandbox without its files. */
+/** A checkpoint could not be put into the next sandbox of its session, which goes on with an earlier one or without. */
 export const restoreFailed = (
   { log, metrics }: Telemetry,
   fields: { session_id: string; checkpoint_id: string; reason: string },
 ): void => {
   metrics.restores.inc({ result: 'failed' })
-  log.error({ event: 'restore_failed', ...fields }, 'no checkpoint could be restored')
+  log.error({ event: 'restore_failed', ...fields }, 'a checkpoint could not be restored')
 }
