@@ -90,23 +90,24 @@ export const closeLostTurns = (journal: Journal): void => {
   }
 }
 
+/** @throws HarnessGone when it does not run; Error when it refuses the conversation */
+const readyFor = async ({ harnessRuns, harness }: TurnsDeps, { id }: Conversation): Promise<void> => {
+  await harnessRuns().catch((error: unknown) => {
+    throw new HarnessGone(errorText(error), { cause: error })
+  })
+  await harness.ready(id)
+}
+
 export const createTurns = (conversation: Conversation, deps: TurnsDeps): Turns => {
   const { journal, loopback, harness } = deps
   let running: Running | null = null
   const interruptedAhead = new Set<string>()
 
-  const harnessIsReady = async (): Promise<void> => {
-    await deps.harnessRuns().catch((error: unknown) => {
-      throw new HarnessGone(errorText(error), { cause: error })
-    })
-    await harness.ready(conversation.id)
-  }
-
   const run = async (turn: Running, request: TurnRequest): Promise<void> => {
     const traffic = loopback.beginTurn(turn.model)
     const outcome: Outcome = { turn, traffic, harnessError: null, gone: null }
     try {
-      await Promise.race([harnessIsReady(), turn.cancellation.promise])
+      await Promise.race([readyFor(deps, conversation), turn.cancellation.promise])
       if (!turn.cancelled) await conversation.history.tell(harness, conversation.id)
       if (!turn.cancelled) {
         outcome.harnessError = (await harness.prompt(conversation.id, request.parts)).error

@@ -178,13 +178,13 @@ export const createConversations = (deps: ConversationsDeps): Conversations => {
       own.settings = settings
       // Adopted; if the agent has loaded it, then without the settings.
       if (own.used && own.session !== null && (own.isToLoad || needsOwnSession(settings)))
-        return void begin(own, () => takeUp(own))
+        return void begin(own, async () => takeUp(own))
       const spare = own.session
       if (spare !== null && !needsOwnSession(settings)) {
-        if (!allowsAll(settings.permissions)) void begin(own, () => sessions.setMode(spare, settings))
-        return
+        if (allowsAll(settings.permissions)) return undefined
+        return void begin(own, async () => sessions.setMode(spare, settings))
       }
-      void begin(own, async () => {
+      return void begin(own, async () => {
         await open(own)
         // It is of no use any more; that nobody could be told so is no harm.
         if (spare !== null) sessions.forget(spare).catch(() => undefined)
