@@ -36,6 +36,7 @@ test.each([
 
 test.each([
   '[c', '[0c', '[>c', '[>0c', '[=c', '[5n', '[6n', '[?6n', '[?996n', '[?2026$p', '[4$p', '[>q', '[>0q', '[?u', '[18t', '[14;2t', ']10;?\u0007', ']11;?\u001b\\', ']4;1;?\u0007',
+  ']4;1;?;2;?\u0007', ']4;1;rgb:00/00/00;2;?\u001b\\', ']10;?;?\u0007', ']5;0;?\u009c', ']21;foreground=?;background=?\u001b\\', '[?4m', '[?1;1;0S', '_Gi=31,s=1,v=1,a=q,t=d,f=24;AAAA\u001b\\',
   ']52;c;?\u0007', 'P$qm\u001b\\', 'P+q544e\u001b\\', 'Z',
 ])('the question ESC %j is for the screen alone', (question) => {
   const text = `a${ESC}${question}b`
@@ -43,7 +44,52 @@ test.each([
 }) // prettier-ignore
 
 test.each([
+  ['what are you', '\u009bc'],
+  ['where is the cursor', '\u009b6n'],
+  ['a colour', '\u009d11;?\u0007'],
+  ['a colour, of each introducer one', '\u009d4;1;?;2;?\u001b\\'],
+  ['colours', '\u009d10;?;?\u009c'],
+  ['settings', '\u0090$qm\u009c'],
+  ['what are you, in one character', '\u009a'],
+  ['all colours', `\u001b]4;${Array.from({ length: 256 }, (_, i) => `${i};?`).join(';')}\u0007`],
+])('the question %s is for the screen alone, also where it begins or ends with one character', (_what, question) => {
+  const text = `é${question}b`
+  expect(pushed(text)).toEqual({ whole: [text], shown: ['éb'] })
+  const bytes = [...Buffer.from(text)].map((byte) => Buffer.from([byte]))
+  expect(pushed(...bytes).shown.join('')).toBe('éb')
+})
+
+test.each([
+  ['a sequence', '\u009b31m'],
+  ['a title with letters of all kinds', '\u009d2;Übung – 題\u009c'],
+  ['a string that a sequence breaks off', '\u001b]2;title\u009b31m'],
+  ['a sequence that a letter breaks off', '\u001b[3é'],
+])('%s is whole in whatever pieces it comes', (_what, sequence) => {
+  const text = `a${sequence}b`
+  const bytes = [...Buffer.from(text)].map((byte) => Buffer.from([byte]))
+  const { whole, shown } = pushed(...bytes)
+  expect(whole.join('')).toBe(text)
+  expect(shown).toEqual(whole)
+  expect(whole.every((piece) => !piece.includes('\ufffd'))).toBe(true)
+})
+
+test.each([
+  ['an end of nothing', '\u009c'],
+  ['bytes that are no characters', Buffer.from([0x61, 0x9b, 0x63, 0x62])],
+])('%s: no question', (_what, text) => {
+  const { whole, shown } = pushed(text)
+  expect(shown).toEqual(whole)
+})
+
+test.each([
   '[5m',
+  '[4m',
+  '[3S',
+  ']4;1;rgb:00/00/00\u0007',
+  ']2;what?;?\u0007',
+  ']8;;https://example.com/?\u0007',
+  ']21;foreground=#ffffff\u0007',
+  '_Gf=24,s=1,v=1;AAAA\u001b\\',
   '[6q',
   '[2J',
   '[?25h',
