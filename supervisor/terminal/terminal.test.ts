@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals'
 import { createSupervisorClient } from '../../sandbox/supervisor-client.ts'
 import { type ClientOptions, type TerminalClient, openTerminal } from '../../test/terminal/client.ts'
-import { MASTER_KEY, type TestSupervisor, bindRequest, startSupervisor } from '../../test/supervisor.ts'
+import { MASTER_KEY, type TestSupervisor, bindRequest, isRunning, startSupervisor } from '../../test/supervisor.ts'
 
 jest.setTimeout(120_000)
 
@@ -185,6 +185,30 @@ test('a program that ends says so, and is started again by a key or by whoever c
   second.type('echo for all\r')
   await first.until(/^for all$/m)
   expect((await client.health(own.target)).state).toBe('bound')
+})
+
+test('what a program had started ends with it when a signal ended it, and else goes on', async () => {
+  await using own = await another()
+  await using terminal = await open({}, '', own)
+  /** Something in a session of its own, as servers and tools are. @returns its process id */
+  const detach = async (name: string): Promise<number> => {
+    terminal.type(`setsid sh -c 'echo $$ > ${name}.new; mv ${name}.new ${name}; exec sleep 1000' < /dev/null &\r`)
+    await made(name, own)
+    return Number(readFileSync(file(name, own), 'utf8'))
+  }
+  await terminal.until(/\$ $/)
+  const server = await detach('server')
+  terminal.type('exit 3\r')
+  await terminal.until(/ended with 3\..*again\.\]$/)
+  terminal.type('x')
+  await terminal.until(/again\.\]\s*\n\$ $/)
+  const [tool, other] = [await detach('tool'), await detach('other')]
+  expect([server, tool, other].map(isRunning)).toEqual([true, true, true])
+  terminal.type('clear; kill -KILL $$\r')
+  await terminal.until(/ended by signal 9\..*again\.\]$/)
+  expect([server, tool, other].map(isRunning)).toEqual([true, false, false])
+  terminal.type('x')
+  await terminal.until(/again\.\]\s*\n\$ $/)
 })
 
 test('where a session has lost another sandbox, it says so, and waits for a key', async () => {
