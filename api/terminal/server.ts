@@ -47,9 +47,14 @@ const reach = async (deps: ApiDeps, { session, sandbox }: Admitted, request: Inc
 
 /**
  * Answers requests that want to become terminals; those that may not are refused in HTTP, before they have become one.
+ * @param options.max terminals at once
  * @returns `drained` resolves when all of this process are closed, which the drain signal begins
  */
-export const serveTerminals = (server: Server, deps: ApiDeps): { drained: () => Promise<void> } => {
+export const serveTerminals = (
+  server: Server,
+  deps: ApiDeps,
+  { max = terminalsMax } = {},
+): { drained: () => Promise<void> } => {
   const sockets = new WebSocketServer({
     noServer: true,
     maxPayload: terminalFrameBytesMax,
@@ -58,14 +63,23 @@ export const serveTerminals = (server: Server, deps: ApiDeps): { drained: () => 
   })
   const attended = new Set<Promise<void>>()
 
+  const isFull = (): boolean => deps.drain.aborted || attended.size >= max
+  const full = (): AppError =>
+    new AppError('unavailable', 'this process takes no more terminals', { retryAfterSeconds: 1 })
+
   const open = async ({ request, socket, head }: Upgrade): Promise<void> => {
-    if (deps.drain.aborted || attended.size >= terminalsMax)
-      throw new AppError('unavailable', 'this process takes no more terminals', { retryAfterSeconds: 1 })
+    // Before its ticket is used up.
+    if (isFull()) throw full()
     const admitted = await admit(deps, request)
     const sandbox = await reach(deps, admitted, request)
     const giveUp = (): void => sandbox.terminate()
     socket.once('close', giveUp)
     if (socket.destroyed) return giveUp()
+    // Others may have come in meanwhile.
+    if (isFull()) {
+      giveUp()
+      throw full()
+    }
     sockets.handleUpgrade(request, socket, head, (client) => {
       // From here on what was typed gets through, also when whoever typed it is gone.
       socket.off('close', giveUp)

@@ -1,11 +1,16 @@
 import { randomUUID } from 'node:crypto'
-import { connect } from 'node:net'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import { type AddressInfo, connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { expect, jest, test } from '@jest/globals'
 import { startServer } from '../server.ts'
+import { wantsTerminal } from './admission.ts'
+import { serveTerminals } from './server.ts'
 import { type Failure, type TestApi, TEST_MASTER_KEY } from '../../test/api.ts'
 import { Refused, openTerminal } from '../../test/terminal/client.ts'
 import { type TerminalSession, buildTerminalSession, webSocketUrl, withTerminal } from '../../test/terminal/session.ts'
+import { until } from '../../test/until.ts'
 
 jest.setTimeout(60_000)
 
@@ -167,6 +172,35 @@ test('a session with conversations has no terminal, and one that is a terminal t
     body: { initial_prompt: 'hi' },
   })
   expect(first).toMatchObject({ status: 422, body: { details: [{ path: 'initial_prompt' }] } })
+})
+
+test('a process carries so many terminals and no more, also when they come at once; who comes too late is refused before the upgrade', async () => {
+  const draining = new AbortController()
+  const server = createServer({ shouldUpgradeCallback: wantsTerminal })
+  const terminals = serveTerminals(server, { ...api.deps, drain: draining.signal }, { max: 2 })
+  await using ending = new AsyncDisposableStack()
+  ending.defer(async () => {
+    draining.abort()
+    await terminals.drained()
+    server.close()
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const paths = await Promise.all(Array.from({ length: 6 }, () => session.ticket()))
+  const answers = await Promise.allSettled(paths.map((path) => open(path, {}, url)))
+  const opened = answers.filter((each) => each.status === 'fulfilled').map(({ value }) => value)
+  const refused = answers.filter((each) => each.status === 'rejected').map(({ reason }) => reason as Refused)
+  expect(opened).toHaveLength(2)
+  expect(refused.map(({ status, headers }) => [status, headers['retry-after']])).toEqual(
+    Array.from({ length: 4 }, () => [503, '1']),
+  )
+  const kept = await session.ticket()
+  await expect(open(kept, {}, url)).rejects.toMatchObject({ status: 503 })
+  await opened[0]![Symbol.asyncDispose]()
+  const again = await until('a place', 20_000, () => open(kept, {}, url).catch(() => null))
+  draining.abort()
+  for (const each of [opened[1]!, again]) expect(await each.closed).toMatchObject({ code: 1012 })
 })
 
 test('without an upgrade it says what it wants', async () => {
