@@ -1,5 +1,5 @@
 import { SerializeAddon } from '@xterm/addon-serialize'
-import headless from '@xterm/headless'
+import headless, { type IBuffer, type IBufferCell, type IBufferLine } from '@xterm/headless'
 import type { TtySize } from '../../domain/tty.ts'
 import { watchModes } from './modes.ts'
 
@@ -37,12 +37,54 @@ export type ScreenOptions = {
 /** To wrap a row that is empty the serializer moves by no columns, which terminals take for one. */
 const withoutZeroMoves = (text: string): string => text.replaceAll('\u001b[0C', '').replaceAll('\u001b[0D', '')
 
+/** The same but for some of its properties. */
+const like = <T extends object>(original: T, replaced: Partial<T>): T =>
+  new Proxy(original, {
+    get(_target, key) {
+      const value: unknown = Reflect.get(key in replaced ? replaced : original, key)
+      return typeof value === 'function' ? (value.bind(original) as unknown) : value
+    },
+  })
+
+const SPACE = 0x20
+
+/**
+ * For the serializer, which loses a wrapped row that begins with an empty cell: behind a full row its cursor is still in that one. So that cell is a space.
+ */
+const withoutEmptyBeginnings = (terminal: headless.Terminal): headless.Terminal => {
+  const cellOf = (line: IBufferLine, x: number, into?: IBufferCell): IBufferCell | undefined => {
+    const cell = line.getCell(x, into)
+    // Its own interface does not tell of its content.
+    if (x === 0 && cell?.getChars() === '') (cell as IBufferCell & { content: number }).content |= SPACE
+    return cell
+  }
+  const bufferOf = (buffer: IBuffer): IBuffer =>
+    like(buffer, {
+      getLine(y) {
+        const line = buffer.getLine(y)
+        return line?.isWrapped === true ? like(line, { getCell: (x, into) => cellOf(line, x, into) }) : line
+      },
+    })
+  const { buffer } = terminal
+  const { onBufferChange } = buffer
+  return like(terminal, {
+    get buffer() {
+      return {
+        active: bufferOf(buffer.active),
+        normal: bufferOf(buffer.normal),
+        alternate: bufferOf(buffer.alternate),
+        onBufferChange,
+      }
+    },
+  })
+}
+
 export const createScreen = ({ size: firstSize, onAnswer, onDrawn }: ScreenOptions): Screen => {
   // What a program writes wrong is no news.
   const options = { scrollback: scrollbackLines, allowProposedApi: true, logLevel: 'off' } as const
   const terminal = new headless.Terminal({ ...firstSize, ...options })
   const serializer = new SerializeAddon()
-  terminal.loadAddon(serializer)
+  serializer.activate(withoutEmptyBeginnings(terminal))
   const modes = watchModes(terminal)
   terminal.onData(onAnswer)
   terminal.onBinary(onAnswer)

@@ -105,6 +105,17 @@ test('a change of size has its place among what is written, for the screen and f
   expect(await draw(after.happened)).toEqual(expected)
 })
 
+test('who comes later sees a row, too, that is the wrapped end of a full one and begins with nothing', async () => {
+  const { screen, viewers, show } = build()
+  const first = look(viewers)
+  await drawn(screen)
+  for (const colour of ['', '\u001b[44m']) show(`${colour}${'x'.repeat(150)}\r\u001b[20X\r\nbehind\u001b[0m\r\n`)
+  await drawn(screen)
+  const late = look(viewers)
+  await drawn(screen)
+  expect(await draw(late.happened)).toEqual(await draw(first.happened))
+})
+
 test('who has fallen behind is given the size with the screen', async () => {
   const { screen, viewers, show, resize } = build()
   const slow = look(viewers)
