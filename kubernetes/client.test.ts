@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, test } from '@jest/globals'
 import { SILENCE, startScriptedCluster } from '../test/scripted-cluster.ts'
 import type { ScriptedCluster } from '../test/scripted-cluster.ts'
@@ -48,4 +49,11 @@ test('a webhook that is down for longer is a refusal, before the call is over', 
   cluster.answers.set(path, { refuse: 500, message: WEBHOOK_DOWN })
   await expect(post()).rejects.toMatchObject({ name: 'KubeError', message: WEBHOOK_DOWN })
   expect(cluster.asked.length).toBeGreaterThan(2)
+})
+
+test('a call that gives one try more time waits that long for the answer', async () => {
+  cluster.answers.set(path, () => sleep(17_000, { metadata: {} }))
+  const call = { method: 'POST' as const, path, body: {}, timeoutMs: 25_000, tryTimeoutMs: 25_000 }
+  await expect(cluster.client.json(call)).resolves.toEqual({ metadata: {} })
+  expect(cluster.asked).toHaveLength(1)
 })

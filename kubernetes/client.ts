@@ -38,6 +38,8 @@ export type KubeClient = AsyncDisposable & {
 const tryTimeoutMs = 5_000
 const callTimeoutMs = 10_000
 const connectTimeoutMs = 3_000
+/** Of a watch; calls end before, unless they say how long a try may take. */
+const headersTimeoutMs = 15_000
 /** Bookmarks come once a minute: a watch that is silent for longer is dead, whatever TCP says. */
 const watchSilenceMs = 90_000
 const retryFirstMs = 100
@@ -67,7 +69,7 @@ const createAgents = () => {
       connect: { ...tls, timeout: connectTimeoutMs, keepAlive: true, keepAliveInitialDelay: 30_000 },
       allowH2: false,
       keepAliveTimeout: 30_000,
-      headersTimeout: 15_000,
+      headersTimeout: headersTimeoutMs,
       bodyTimeout: watchSilenceMs,
     })
     known = { key, agent }
@@ -126,6 +128,7 @@ const createSend = (credentials: Credentials, agentFor: (tls: TlsOptions) => Age
       },
       body: call.body === undefined ? null : JSON.stringify(call.body),
       signal: signal ?? null,
+      ...(call.tryTimeoutMs === undefined ? {} : { headersTimeout: call.tryTimeoutMs }),
     })
     if (response.statusCode < 300) return response
     const retryAfter = response.headers['retry-after']
