@@ -43,7 +43,10 @@ export type Toleration = {
 const SANDBOX_UID = 1_000
 /** Time for a supervisor to end its harness in order. */
 const graceSeconds = 5
-/** Pods of a node that is gone are evicted after this, instead of the usual 5 minutes; the platform has moved on by then. */
+/**
+ * Pods of a node that is not ready are evicted after this, instead of the usual 5 minutes. By then the platform has left one of which nothing is heard; one whose kubelet says
+ * itself that it is not ready, as after a restart, has this long.
+ */
 const nodeGoneSeconds = 30
 /** Where clone, home and journal are. */
 const WORK_DIR = '/work'

@@ -221,7 +221,7 @@ test.each<[string, Partial<Seen>, string]>([
   ],
   ['two pods', { object: sandbox({}, { reason: 'MultiplePods', message: '2' }), pod: healthy }, 'sandbox_lost'],
   ['a node that is gone', { pod: healthy, nodesKnown: true }, 'sandbox_lost'],
-  ['a node that is not ready', { pod: healthy, nodesKnown: true, node: node('Unknown') }, 'sandbox_lost'],
+  ['a node of which nothing is heard', { pod: healthy, nodesKnown: true, node: node('Unknown') }, 'sandbox_lost'],
 ])('it has failed: %s', (_why, what, code) => {
   expect(verdictOf(seen(what), graces)).toMatchObject({ is: 'failed', code })
 })
@@ -252,6 +252,13 @@ test.each<[string, Pod, string, number]>([
 test('a node of which nothing is known is no reason to call a sandbox lost', () => {
   expect(verdictOf(seen({ pod: healthy, nodesKnown: false }), graces).is).toBe('running')
   expect(verdictOf(seen({ pod: healthy, nodesKnown: true, node: node('True') }), graces).is).toBe('running')
+})
+
+test('a sandbox runs while the kubelet of its node says that it is not ready, and until the cluster evicts it', () => {
+  const on = { nodesKnown: true, node: node('False') }
+  expect(verdictOf(seen({ pod: healthy, ...on }), graces).is).toBe('running')
+  const status = { ...healthy.status, conditions: [{ type: 'DisruptionTarget', status: 'True', message: 'tainted' }] }
+  expect(verdictOf(seen({ pod: { ...healthy, status }, ...on }), graces)).toMatchObject({ code: 'sandbox_lost' })
 })
 
 test('memory tells more than the end of another container', () => {

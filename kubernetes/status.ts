@@ -135,13 +135,20 @@ const controllerVerdict = ({ status }: Sandbox): Verdict | null => {
   return isWebhookDown(message) ? { is: 'failing', code, message, graceMs: webhookGraceMs } : failed(code, message)
 }
 
+/**
+ * `Unknown`: nobody hears of the node. `False` is said by a kubelet that lives, for instance for a moment after its restart, while the pods run: if it goes on the cluster
+ * evicts them, as long after as their toleration says.
+ */
 const nodeVerdict = ({ node, nodesKnown }: Seen, pod: Pod): Verdict | null => {
   const name = pod.spec?.nodeName
   if (name === undefined || !nodesKnown) return null
   if (node === undefined) return failed('sandbox_lost', `Its node ${name} is gone.`)
   const ready = conditionOf(node.status?.conditions, 'Ready')
-  if (ready === undefined || ready.status === 'True') return null
-  return failed('sandbox_lost', `Its node ${name} is not ready: ${ready.message ?? ready.reason ?? ready.status}`)
+  if (ready?.status !== 'Unknown') return null
+  return failed(
+    'sandbox_lost',
+    `Nothing is heard of its node ${name}: ${ready.message ?? ready.reason ?? ready.status}`,
+  )
 }
 
 /** Said by whoever takes the pod away: eviction, preemption, a tainted node. */
