@@ -139,6 +139,11 @@ export const provisionHeartbeatTimeoutMs = 8 * SECOND
 export const poolWedgedMs = 5 * MINUTE
 /** Things that the janitor puts right at once: ending a sandbox is mostly waiting. */
 export const janitorConcurrency = 8
+/**
+ * Lost sandboxes of which one process takes the evidence at a time: each is half a dozen requests, and all those of a node at once would wait for one another for longer than a
+ * request may take.
+ */
+export const lostConcurrency = 16
 /** A look of the janitor, all tries together. */
 export const janitorRunTimeoutMs = 15 * MINUTE
 /** Heartbeat of the janitor's look, which takes seconds for thousands of sandboxes. */

@@ -6,6 +6,7 @@ import { createCluster, getOrNull } from './cluster.ts'
 import type { Access, Cluster } from './cluster.ts'
 import type { KubeClient } from './client.ts'
 import { bootSilenceMs } from './configure.ts'
+import { createConfirm } from './confirm.ts'
 import { createSandbox } from './create.ts'
 import { inspectSandbox, lossOf, readLogs } from './evidence.ts'
 import { listSandboxes } from './list.ts'
@@ -93,10 +94,7 @@ export const createKubernetesDriver = (options: KubernetesDriverOptions): Kubern
       if (pod === null) throw new AppError('not_found', `there is no pod of sandbox ${name}`)
       return readLogs(cluster, pod, wanted)
     },
-    watchLost: (onLost, signal) => {
-      const confirm = async (name: string): Promise<boolean> => (await inspect(name)).alive === false
-      watchLost(cluster, { onLost, confirm, signal })
-    },
+    watchLost: (onLost, signal) => watchLost(cluster, { onLost, confirm: createConfirm(cluster), signal }),
     async [Symbol.asyncDispose]() {
       ending.abort(new AppError('unavailable', 'the driver was closed'))
       await Promise.all([agent.destroy(), client[Symbol.asyncDispose]()])

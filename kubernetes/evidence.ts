@@ -6,7 +6,7 @@ import { foundIn, look, readPodLogs } from './look.ts'
 import type { Looked, Reader } from './look.ts'
 import type { Pod } from './objects.ts'
 import { sectionsOf } from './sections.ts'
-import { asLoss, verdictOf } from './status.ts'
+import { asLoss, isHeard, verdictOf } from './status.ts'
 import type { Seen, Verdict } from './status.ts'
 
 const readerOf = ({ client, settings, services, nodes, nodesKnown }: Cluster): Reader => ({
@@ -16,6 +16,7 @@ const readerOf = ({ client, settings, services, nodes, nodesKnown }: Cluster): R
   hasServices: services !== null,
   mayReadNodes: nodes !== null,
   believesNodes: nodesKnown(),
+  hears: (node) => !nodesKnown() || isHeard(nodes?.get(node)),
   countsNode: false,
 })
 

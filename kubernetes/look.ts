@@ -1,7 +1,7 @@
 import { evidenceLogLines } from '../domain/limits.ts'
 import type { KubeClient } from './client.ts'
 import { getOrNull } from './cluster.ts'
-import { hasStatus } from './errors.ts'
+import { hasStatus, unavailable } from './errors.ts'
 import { LABEL } from './names.ts'
 import { pathOf, resourceOf } from './objects.ts'
 import type { KubeEvent, KubeList, NetworkPolicy, Node, Pod, Sandbox, SandboxApi, Service } from './objects.ts'
@@ -20,6 +20,8 @@ export type Reader = {
   mayReadNodes: boolean
   /** Whether a node that looks dead is: after an absence of the API server all do. */
   believesNodes: boolean
+  /** Whether anything is heard of a node: its kubelet has the logs. */
+  hears(node: string): boolean
   /** Whether all the pods of the sandbox' node are counted: one more list, of all namespaces. */
   countsNode: boolean
 }
@@ -95,6 +97,15 @@ const readNodePods = async ({ client }: Reader, node: string): Promise<Pod[]> =>
   return (await client.json<KubeList<Pod>>({ path: '/api/v1/pods', query: { fieldSelector } })).items
 }
 
+/** Of a node of which nothing is heard there is no log to be had, and waiting for it would keep many others waiting. */
+const readLastLogs = async (reader: Reader, pod: Pod | null): Promise<Read<string[]>> => {
+  if (pod === null) return { found: [] }
+  const node = pod.spec?.nodeName
+  if (node !== undefined && !reader.hears(node))
+    return { error: unavailable(`nothing is heard of node ${node}, which has the log`) }
+  return attempt(readPodLogs(reader, pod, { tailLines: evidenceLogLines, timeoutMs: logsTimeoutMs }))
+}
+
 /** Asks the API server itself: evidence is what is, not what a copy says. What cannot be read keeps nothing else from being told. Never throws. */
 export const look = async (reader: Reader, name: string): Promise<Looked> => {
   const { client, api, namespace, hasServices, mayReadNodes, countsNode } = reader
@@ -106,7 +117,6 @@ export const look = async (reader: Reader, name: string): Promise<Looked> => {
     attempt(readEvents(reader, name)),
   ])
   const pod = plain ?? object
-  const logsWanted = { tailLines: evidenceLogLines, timeoutMs: logsTimeoutMs }
   const there = foundIn<Pod | null>(pod) ?? null
   const nodeName = there?.spec?.nodeName
   const closed = (there ?? foundIn(object))?.metadata.labels?.[LABEL.egress] === 'own'
@@ -114,7 +124,7 @@ export const look = async (reader: Reader, name: string): Promise<Looked> => {
     closed ? one<NetworkPolicy>(pathOf('networkpolicies', namespace, name)) : null,
     nodeName === undefined || !mayReadNodes ? null : one<Node>(pathOf('nodes', namespace, nodeName)),
     nodeName === undefined || !countsNode ? null : attempt(readNodePods(reader, nodeName)),
-    there === null ? { found: [] } : attempt(readPodLogs(reader, there, logsWanted)),
+    readLastLogs(reader, there),
   ])
   return { reader, object, pod, service, policy, node, nodePods, events, logs }
 }

@@ -1,7 +1,9 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Cluster } from './cluster.ts'
 import { LABEL } from './names.ts'
 import type { Pod } from './objects.ts'
 import { verdictOf } from './status.ts'
+import type { Verdict } from './status.ts'
 
 /** A pod of which nothing ever ran is no loss: whoever starts it hears of it. */
 const hasRun = (pod: Pod | undefined): boolean =>
@@ -9,9 +11,12 @@ const hasRun = (pod: Pod | undefined): boolean =>
     ({ state, lastState }) => state?.running ?? state?.terminated ?? lastState?.terminated,
   ) ?? false
 
+/** Pause before the API server is asked again about a sandbox that goes on looking lost. */
+const confirmAgainMs = 1_000
+
 export type LostOptions = {
   onLost: (name: string) => void
-  /** Asks the API server: copies of two kinds may be of different age, and then look like a loss together. */
+  /** Whether it is, says the API server. */
   confirm: (name: string) => Promise<boolean>
   signal: AbortSignal
 }
@@ -21,26 +26,31 @@ export const watchLost = (cluster: Cluster, { onLost, confirm, signal }: LostOpt
   const running = new Set<string>()
   const told = new Set<string>()
 
+  const verdict = (name: string): Verdict => verdictOf(cluster.seen(name), { unschedulableMs: 0 })
+
   const suspect = async (name: string): Promise<void> => {
     if (told.has(name)) return
     told.add(name)
-    // Without an answer nothing is lost; the next change asks again, and so does the janitor.
-    const lost = await confirm(name).catch(() => false)
-    if (signal.aborted) return
-    if (lost) onLost(name)
-    else told.delete(name)
+    while (verdict(name).is === 'failed') {
+      // Without an answer nothing is lost yet.
+      const lost = await confirm(name).catch(() => false)
+      if (signal.aborted) return
+      if (lost) return onLost(name)
+      await sleep(confirmAgainMs, undefined, { signal }).catch(() => undefined)
+    }
+    told.delete(name)
   }
 
   const lookAt = (name: string): void => {
-    const seen = cluster.seen(name)
-    const verdict = verdictOf(seen, { unschedulableMs: 0 })
-    if (verdict.is === 'running' || hasRun(seen.pod)) running.add(name)
+    const { object, pod } = cluster.seen(name)
+    const { is } = verdict(name)
+    if (is === 'running' || hasRun(pod)) running.add(name)
     // It was up once: its state says so also to a worker that did not see it.
-    const state = seen.object?.metadata.labels?.[LABEL.state]
+    const state = object?.metadata.labels?.[LABEL.state]
     if (state === 'ready' || state === 'claimed') running.add(name)
-    if (verdict.is === 'failed' && running.has(name)) void suspect(name)
+    if (is === 'failed' && running.has(name)) void suspect(name)
     // Names are never used again.
-    if (seen.object === undefined && seen.pod === undefined) running.delete(name)
+    if (object === undefined && pod === undefined) running.delete(name)
   }
 
   const begin = (): void => {

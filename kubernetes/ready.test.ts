@@ -7,14 +7,12 @@ import { afterEach, beforeEach, expect, test } from '@jest/globals'
 import { Agent } from 'undici'
 import type { Health } from '../domain/supervisor-protocol.ts'
 import type { Evidence, SandboxSpec } from '../sandbox/driver.ts'
+import { createCopiedCluster } from '../test/copied-cluster.ts'
+import type { CopiedCluster } from '../test/copied-cluster.ts'
 import { fixedCredentials } from '../test/scripted-cluster.ts'
 import { createKubeClient } from './client.ts'
-import type { Cluster } from './cluster.ts'
-import type { Informer } from './informer.ts'
-import { watchLost } from './lost.ts'
-import type { KubeObject, Node, Pod, Service } from './objects.ts'
+import type { KubeObject, Pod } from './objects.ts'
 import { awaitReady } from './ready.ts'
-import { createStore } from './store.ts'
 
 const spec: SandboxSpec = {
   sandboxId: '1',
@@ -33,17 +31,6 @@ const spec: SandboxSpec = {
   env: { SOME: 'value' },
   token: 'the token',
 }
-
-const informerOf = <T extends KubeObject>(store: ReturnType<typeof createStore<T>>): Informer<T> => ({
-  get: (name) => store.objects.get(name),
-  all: () => [...store.objects.values()],
-  onChange: (listener) => {
-    store.listeners.add(listener)
-    return () => store.listeners.delete(listener)
-  },
-  synced: async () => undefined,
-  wasAway: () => false,
-})
 
 const object = (version: string, annotations = {}): KubeObject => ({
   metadata: { name: spec.name, uid: 'object-uid', resourceVersion: version, annotations },
@@ -69,9 +56,9 @@ const health = (state: Health['state'], more: Partial<Health> = {}): Health => (
 })
 
 type Answer = (response: http.ServerResponse, body: Record<string, unknown>) => void
-let objects: ReturnType<typeof createStore<KubeObject>>
-let pods: ReturnType<typeof createStore<Pod>>
-let cluster: Cluster
+let cluster: CopiedCluster['cluster']
+let objects: CopiedCluster['objects']
+let pods: CopiedCluster['pods']
 let supervisor: http.Server
 let port: number
 let answers: Answer[]
@@ -85,8 +72,6 @@ const says =
     void response.writeHead(200).end(lines.map((line) => `${JSON.stringify(line)}\n`).join(''))
 
 beforeEach(async () => {
-  objects = createStore<KubeObject>()
-  pods = createStore<Pod>()
   answers = []
   asked = []
   agent = new Agent()
@@ -105,34 +90,7 @@ beforeEach(async () => {
   await once(supervisor, 'listening')
   port = (supervisor.address() as AddressInfo).port
   const server = 'http://127.0.0.1:9'
-  cluster = {
-    client: createKubeClient(fixedCredentials(server)),
-    settings: { api: 'sandbox', namespace: 'default', instance: 'lap' } as Cluster['settings'],
-    access: { by: 'pod-ip' },
-    objects: informerOf(objects),
-    pods: informerOf(pods),
-    services: null as Informer<Service> | null,
-    nodes: null as Informer<Node> | null,
-    nodesKnown: () => false,
-    wasAway: () => false,
-    seen: (name) => ({
-      api: 'sandbox',
-      object: objects.objects.get(name),
-      pod: pods.objects.get(name),
-      node: undefined,
-      nodesKnown: false,
-    }),
-    onChange: (listener) => {
-      const of = ({ object }: { object: KubeObject }): void => listener(object.metadata.name)
-      objects.listeners.add(of)
-      pods.listeners.add(of)
-      return () => {
-        objects.listeners.delete(of)
-        pods.listeners.delete(of)
-      }
-    },
-    synced: async () => undefined,
-  }
+  ;({ cluster, objects, pods } = createCopiedCluster(createKubeClient(fixedCredentials(server))))
 })
 
 afterEach(async () => {
@@ -293,60 +251,10 @@ test('whoever does not want it any more is let go', async () => {
   await expect(done).rejects.toThrow('cancelled')
 })
 
-const settle = (): Promise<unknown> => new Promise((resolve) => setTimeout(resolve, 10))
-
-const watching = async (confirm: () => Promise<boolean> = async () => true): Promise<string[]> => {
-  const lost: string[] = []
-  watchLost(cluster, { onLost: (name) => lost.push(name), confirm, signal: new AbortController().signal })
-  await settle()
-  return lost
-}
-
-test('a sandbox that ran is told lost once, one that never ran is not', async () => {
-  const lost = await watching()
-  objects.set(object('1'))
-  pods.set(pod('2', { phase: 'Pending' }))
-  pods.set(pod('3', { phase: 'Failed', reason: 'OutOfcpu' }))
-  await settle()
-  expect(lost).toEqual([])
-  pods.set(pod('4', runs))
-  pods.set(pod('5', { phase: 'Failed', reason: 'Evicted' }))
-  await settle()
-  pods.drop(pod('5', {}))
-  objects.drop(object('6'))
-  await settle()
-  expect(lost).toEqual([spec.name])
-})
-
-test('a pod that is deleted under its Sandbox is lost, though the controller makes another', async () => {
-  const lost = await watching()
-  objects.set(object('1', { 'lap/pod-uid': 'pod-uid' }))
-  pods.set(pod('2', runs))
-  pods.drop(pod('3', {}))
-  pods.set({ ...pod('4', runs), metadata: { name: spec.name, uid: 'another', resourceVersion: '4' } })
-  await settle()
-  expect(lost).toEqual([spec.name])
-})
-
-test('what the API server does not confirm, or not answer, is not lost yet', async () => {
-  const answers = [async () => false, async () => Promise.reject(new Error('away')), async () => true]
-  const lost = await watching(() => answers.shift()!())
-  objects.set(object('1', { 'lap/pod-uid': 'pod-uid' }))
-  pods.set(pod('2', runs))
-  for (const version of ['3', '4']) {
-    pods.set(pod(version, { phase: 'Failed', reason: 'Evicted' }))
-    await settle()
-    expect(lost).toEqual([])
-  }
-  pods.set(pod('5', { phase: 'Failed', reason: 'Evicted' }))
-  await settle()
-  expect(lost).toEqual([spec.name])
-})
-
 test('a start does not fail by a copy that is behind', async () => {
   objects.set(object('1', { 'lap/pod-uid': 'pod-uid' }))
   const { done } = wait({ alive: true })
-  await settle()
+  await new Promise((resolve) => setTimeout(resolve, 10))
   pods.set(pod('2', runs))
   await expect(done).resolves.toMatchObject({ podUid: 'pod-uid' })
 })

@@ -136,19 +136,19 @@ const controllerVerdict = ({ status }: Sandbox): Verdict | null => {
 }
 
 /**
- * `Unknown`: nobody hears of the node. `False` is said by a kubelet that lives, for instance for a moment after its restart, while the pods run: if it goes on the cluster
- * evicts them, as long after as their toleration says.
+ * Whether anything is heard of a node. `Unknown`: it is not. `False` is said by a kubelet that lives, for instance for a moment after its restart, while the pods run: if it goes
+ * on the cluster evicts them, as long after as their toleration says.
  */
-const nodeVerdict = ({ node, nodesKnown }: Seen, pod: Pod): Verdict | null => {
-  const name = pod.spec?.nodeName
-  if (name === undefined || !nodesKnown) return null
+export const isHeard = (node: Node | undefined): boolean =>
+  node !== undefined && conditionOf(node.status?.conditions, 'Ready')?.status !== 'Unknown'
+
+/** What became of it with its node, if anything did. */
+export const nodeVerdict = ({ pod, node, nodesKnown }: Seen): Verdict | null => {
+  const name = pod?.spec?.nodeName
+  if (name === undefined || !nodesKnown || isHeard(node)) return null
   if (node === undefined) return failed('sandbox_lost', `Its node ${name} is gone.`)
   const ready = conditionOf(node.status?.conditions, 'Ready')
-  if (ready?.status !== 'Unknown') return null
-  return failed(
-    'sandbox_lost',
-    `Nothing is heard of its node ${name}: ${ready.message ?? ready.reason ?? ready.status}`,
-  )
+  return failed('sandbox_lost', `Nothing is heard of its node ${name}: ${ready?.message ?? ready?.reason}`)
 }
 
 /** Said by whoever takes the pod away: eviction, preemption, a tainted node. */
@@ -204,7 +204,7 @@ export const verdictOf = (seen: Seen, graces: { unschedulableMs: number }): Verd
     containersOver(pod) ??
     disruptionVerdict(pod) ??
     endedVerdict(pod) ??
-    nodeVerdict(seen, pod) ??
+    nodeVerdict(seen) ??
     containersVerdict(pod, containerGraceMs)
   if (over !== null) return over
   const { podIP, hostIP } = pod.status ?? {}
