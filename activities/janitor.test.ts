@@ -23,7 +23,7 @@ beforeAll(async () => {
 afterAll(async () => database[Symbol.asyncDispose]())
 
 const mark = (name: string, sessionId: string | null): void =>
-  void listed.set(name, { ...listed.get(name)!, sessionId })
+  void listed.set(name, { ...listed.get(name)!, isMarked: true, sessionId })
 
 /** A sandbox in use for five minutes, which the place where it lives does not know. */
 const claimed = async (over: Partial<ListedSandbox> = {}): Promise<SandboxRow & { session_id: string }> => {
@@ -34,22 +34,15 @@ const claimed = async (over: Partial<ListedSandbox> = {}): Promise<SandboxRow & 
   const { session, sandbox } = await buildSession(sql, agent.id, { claim })
   const { id: sandboxId, name } = sandbox!
   await sql.query("update sandbox set claimed_at = claimed_at - interval '5 minutes' where id = $1", [sandboxId])
-  listed.set(name, {
-    name,
-    sandboxId,
-    agentId: agent.id,
-    alive: true,
-    createdAt: new Date(),
-    sessionId: null,
-    ours: true,
-    ...over,
-  })
+  const unmarked = { alive: true, createdAt: new Date(), isMarked: false, sessionId: null, ours: true }
+  listed.set(name, { name, sandboxId, agentId: agent.id, ...unmarked, ...over })
   return { ...sandbox!, session_id: session.id }
 }
 
 const sweep = (markClaimed: SandboxDriver['markClaimed']): Promise<Repairs> => {
   const driver: Partial<SandboxDriver> = {
     markClaimed,
+    markReady: markClaimed && (async (name) => mark(name, null)),
     list: async () => [...listed.values()],
     inspect: async (name) => ({ exists: true, alive: listed.get(name)?.alive === true }),
     lossOf: async () => ({ code: 'sandbox_lost', message: 'gone', evidence: { exists: false } }),
@@ -84,7 +77,25 @@ test('a sandbox in use whose place does not say so is marked for its session, on
   expect(await sweepMarking()).toMatchObject({ sandboxes_marked: 0, errors: 0 })
 })
 
-test('one that was claimed a moment ago is left to its worker; a warm and a dead one need no mark', async () => {
+test('one in use of which not all marks say so is marked, also when its session is right', async () => {
+  const sandbox = await claimed()
+  listed.set(sandbox.name, { ...listed.get(sandbox.name)!, sessionId: sandbox.session_id, isMarked: false })
+  expect(await sweepMarking()).toMatchObject({ sandboxes_marked: 1, errors: 0 })
+  expect(listed.get(sandbox.name)).toMatchObject({ isMarked: true, sessionId: sandbox.session_id })
+})
+
+test('a warm one is marked as one that waits, once, and not as long as who started it may still do so', async () => {
+  const { sql } = database.db
+  const { agent_id, name } = await claimed()
+  const [fresh, old] = [await buildWarmSandbox(sql, agent_id), await buildWarmSandbox(sql, agent_id)]
+  await sql.query("update sandbox set ready_at = ready_at - interval '5 minutes' where id = $1", [old.id])
+  for (const warm of [fresh, old]) listed.set(warm.name, { ...listed.get(name)!, name: warm.name, sandboxId: warm.id })
+  expect(await sweepMarking()).toMatchObject({ sandboxes_marked: 2, errors: 0 })
+  expect([fresh, old].map((warm) => listed.get(warm.name))).toMatchObject([{ isMarked: false }, { isMarked: true }])
+  expect(await sweepMarking()).toMatchObject({ sandboxes_marked: 0, errors: 0 })
+})
+
+test('one that was claimed or became warm a moment ago is left to its worker; a dead one needs no mark', async () => {
   const { sql } = database.db
   const [fresh, dead] = [await claimed(), await claimed({ alive: false })]
   await sql.query('update sandbox set claimed_at = now() where id = $1', [fresh.id])
@@ -117,7 +128,16 @@ const unknown = async (ours: boolean | null, ended: boolean): Promise<string> =>
   if (ended) await sql.query("update sandbox set state = 'gone' where id = $1", [made.id])
   const { id: sandboxId, name } = ended ? made : { id: randomUUID(), name: `lap-${randomUUID()}` }
   const createdAt = new Date(Date.now() - 300_000)
-  listed.set(name, { name, sandboxId, agentId: agent.id, alive: true, createdAt, sessionId: null, ours })
+  listed.set(name, {
+    name,
+    sandboxId,
+    agentId: agent.id,
+    alive: true,
+    createdAt,
+    isMarked: true,
+    sessionId: null,
+    ours,
+  })
   return name
 }
 

@@ -32,7 +32,7 @@ import { sessionFailed } from '../telemetry/events/sessions.ts'
 import { compareCheckpoints, noCheckpointRepairs } from './checkpoint-ledger.ts'
 import type { ActivityDeps } from './deps.ts'
 import { withHeartbeat } from './heartbeat.ts'
-import { inspected, mayLive, noteFailure, removeEnded } from './sandbox.ts'
+import { inspected, mark, mayLive, noteFailure, removeEnded } from './sandbox.ts'
 import { expire } from './session.ts'
 import { noteStartFailure } from './start-failure.ts'
 
@@ -83,26 +83,19 @@ const repair = async <T>(
   return repaired.filter(Boolean).length
 }
 
-/** Sandboxes in use whose place does not know it: the worker that would have told it died, or could not reach it. */
+/** Sandboxes whose place does not know what they are for: the worker that would have told it died, or could not reach it, or another told it late. */
 const unmarked = (rows: SandboxRow[], listed: Map<string, ListedSandbox>): SandboxRow[] =>
   rows.filter((row) => {
     const found = listed.get(row.name)
-    const inUse = row.state === 'claimed' && row.session_id !== null && isOld(since(row), ledgerGraceMs)
-    return inUse && found?.alive === true && found.sessionId !== row.session_id
+    const isUp = row.state === 'warm' || (row.state === 'claimed' && row.session_id !== null)
+    if (!isUp || !isOld(since(row), ledgerGraceMs) || found?.alive !== true) return false
+    return !found.isMarked || found.sessionId !== row.session_id
   })
 
-const markClaimed = async (look: Look, rows: SandboxRow[]): Promise<number> => {
-  const { driver } = look.deps
+const markAll = async (look: Look, rows: SandboxRow[]): Promise<number> => {
   // Where nobody looks at marks none is missing.
-  if (driver.markClaimed === null) return 0
-  const mark = driver.markClaimed
-  return repair(look, rows, {
-    of: ({ name }) => name,
-    do: async ({ name, session_id }) => {
-      await mark(name, session_id ?? '')
-      return true
-    },
-  })
+  if (look.deps.driver.markClaimed === null) return 0
+  return repair(look, rows, { of: ({ name }) => name, do: ({ id }) => mark(look.deps, id) })
 }
 
 /** Without a row that lives, and ours to remove. What does not say whose it is may be of another installation with the same settings. */
@@ -147,7 +140,7 @@ const compareSandboxes = async (look: Look) => {
       return true
     },
   })
-  const sandboxes_marked = await markClaimed(look, unmarked(rows, byName))
+  const sandboxes_marked = await markAll(look, unmarked(rows, byName))
   return { rows_gone, objects_removed, sandboxes_released, sandboxes_marked }
 }
 

@@ -161,11 +161,15 @@ const provision = async (deps: ActivityDeps, sandboxId: string): Promise<'up' | 
   return 'up'
 }
 
-/** Only where the driver wants to know. What was claimed by another session, or has ended, needs no mark. */
-const mark = async ({ sql, driver }: ActivityDeps, sandboxId: string): Promise<void> => {
+/** Only where the driver wants to know. What is being made, or has ended, needs no mark. @returns whether it was told */
+export const mark = async ({ sql, driver }: ActivityDeps, sandboxId: string): Promise<boolean> => {
   const sandbox = await getSandbox(sql, sandboxId)
-  if (sandbox?.state === 'claimed' && sandbox.session_id !== null)
-    await driver.markClaimed?.(sandbox.name, sandbox.session_id)
+  if (sandbox === null) return false
+  const { state, name, session_id } = sandbox
+  const claimed = state === 'claimed' && session_id !== null ? driver.markClaimed?.(name, session_id) : undefined
+  const told = claimed ?? (state === 'warm' ? driver.markReady?.(name) : undefined)
+  await told
+  return told !== undefined
 }
 
 /** Removes a sandbox that has ended, and all that belongs to it. What was seen of it is stored before. */
@@ -186,7 +190,7 @@ export const sandboxActivities = (deps: ActivityDeps) => ({
   provisionSandbox: (sandboxId: string): Promise<'up' | 'unwanted'> =>
     withHeartbeat(provisionHeartbeatMs, () => provision(deps, sandboxId)),
   /** Tells the driver that the sandbox belongs to a session now. */
-  markSandbox: (sandboxId: string): Promise<void> => mark(deps, sandboxId),
+  markSandbox: async (sandboxId: string): Promise<void> => void (await mark(deps, sandboxId)),
   removeSandbox: (sandboxId: string): Promise<void> =>
     withHeartbeat(provisionHeartbeatMs, () => removeEnded(deps, sandboxId)),
 })

@@ -11,7 +11,7 @@ import { createSandbox } from './create.ts'
 import { inspectSandbox, lossOf, readLogs } from './evidence.ts'
 import { listSandboxes } from './list.ts'
 import { watchLost } from './lost.ts'
-import { markSandbox } from './mark.ts'
+import { markSandbox, unmarkedUid } from './mark.ts'
 import { claimedPatch, readyPatch } from './manifest.ts'
 import type { PodSettings } from './manifest.ts'
 import { pathOf } from './objects.ts'
@@ -36,7 +36,9 @@ export type KubernetesDriverOptions = {
 const specsMax = 2_000
 
 export type KubernetesDriver = SandboxDriver &
-  AsyncDisposable & { readonly cluster: Cluster; readonly markClaimed: NonNullable<SandboxDriver['markClaimed']> }
+  AsyncDisposable & { readonly cluster: Cluster } & {
+    readonly [mark in 'markReady' | 'markClaimed']: NonNullable<SandboxDriver[mark]>
+  }
 
 /** Sandboxes as pods of a cluster: see docs/kubernetes-driver.md. */
 export const createKubernetesDriver = (options: KubernetesDriverOptions): KubernetesDriver => {
@@ -74,14 +76,16 @@ export const createKubernetesDriver = (options: KubernetesDriverOptions): Kubern
       if (spec === undefined) throw new AppError('invalid', `sandbox ${name} was not created by this process`)
       const { endpoint, podUid } = await start(spec, wait).finally(() => specs.delete(name))
       const troubled = (error: unknown): void => onTrouble(`sandbox ${name} could not be marked: ${errorText(error)}`)
-      // It can be used without; the mark says which pod it was, and that it came so far.
+      // It can be used without; the mark says which pod it was, and that it came so far. Who claims it, and the janitor, make up for it.
       await Promise.all([
         markSandbox(cluster, name, readyPatch(podUid)).catch(troubled),
         keepPolicy(cluster, name, podUid).catch(troubled),
       ])
       return { endpoint }
     },
-    markClaimed: (name, sessionId) => markSandbox(cluster, name, claimedPatch(sessionId)),
+    markReady: (name) => markSandbox(cluster, name, readyPatch(unmarkedUid(cluster.seen(name)))),
+    markClaimed: (name, sessionId) =>
+      markSandbox(cluster, name, claimedPatch(sessionId, unmarkedUid(cluster.seen(name)))),
     async remove(name) {
       specs.delete(name)
       await removeSandbox(cluster, name)

@@ -1,7 +1,7 @@
 import type { ListedSandbox } from '../sandbox/driver.ts'
 import type { Cluster } from './cluster.ts'
 import { hasStatus } from './errors.ts'
-import { LABEL, selectorOf } from './names.ts'
+import { ANNOTATION, LABEL, selectorOf } from './names.ts'
 import { pathOf, resourceOf } from './objects.ts'
 import type { KubeObject, Node, Pod, Resource } from './objects.ts'
 import { listAll } from './pages.ts'
@@ -23,11 +23,18 @@ const readPolicies = (cluster: Cluster): Promise<KubeObject[]> =>
 const byName = <T extends KubeObject>(items: T[]): Map<string, T> =>
   new Map(items.map((item) => [item.metadata.name, item]))
 
-const sessionOf = (object: KubeObject | undefined): string | undefined => object?.metadata.labels?.[LABEL.session]
+const labelOf = (object: KubeObject, label: string): string | undefined => object.metadata.labels?.[label]
 
-/** Budgets look at the pod, its controller at the object: whose it is has to stand on both. */
-const sessionMarked = (object: KubeObject, pod: Pod | undefined): string | null =>
-  pod !== undefined && sessionOf(pod) !== sessionOf(object) ? null : (sessionOf(object) ?? null)
+/** Budgets look at the pod, its controller at the object: what is marked has to stand on both. */
+const marksOf = (object: KubeObject, pod: Pod = object): Pick<ListedSandbox, 'isMarked' | 'sessionId'> => {
+  const session = labelOf(object, LABEL.session)
+  const state = session === undefined ? 'ready' : 'claimed'
+  const agree = [object, pod].every(
+    (one) => labelOf(one, LABEL.session) === session && labelOf(one, LABEL.state) === state,
+  )
+  const isMarked = agree && object.metadata.annotations?.[ANNOTATION.podUid] !== undefined
+  return { isMarked, sessionId: agree ? (session ?? null) : null }
+}
 
 const isMade = ({ metadata }: KubeObject, installation: string): boolean | null => {
   const made = metadata.labels?.[LABEL.installation]
@@ -63,7 +70,7 @@ export const listSandboxes = async (cluster: Cluster): Promise<ListedSandbox[]> 
       agentId: metadata.labels?.[LABEL.agent] ?? '',
       alive: verdictOf(seen, { unschedulableMs: 0 }).is !== 'failed',
       createdAt: new Date(metadata.creationTimestamp ?? 0),
-      sessionId: sessionMarked(found, pod),
+      ...marksOf(found, pod),
       ours: isMade(found, settings.installation),
     }
   })

@@ -1,8 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Cluster } from './cluster.ts'
-import { LABEL } from './names.ts'
 import type { Pod } from './objects.ts'
-import { verdictOf } from './status.ts'
+import { verdictOf, wasUp } from './status.ts'
 import type { Verdict } from './status.ts'
 
 /** A pod of which nothing ever ran is no loss: whoever starts it hears of it. */
@@ -46,8 +45,7 @@ export const watchLost = (cluster: Cluster, { onLost, confirm, signal }: LostOpt
     const { is } = verdict(name)
     if (is === 'running' || hasRun(pod)) running.add(name)
     // It was up once: its state says so also to a worker that did not see it.
-    const state = object?.metadata.labels?.[LABEL.state]
-    if (state === 'ready' || state === 'claimed') running.add(name)
+    if (object !== undefined && wasUp(object)) running.add(name)
     if (is === 'failed' && running.has(name)) void suspect(name)
     // Names are never used again.
     if (object === undefined && pod === undefined) running.delete(name)

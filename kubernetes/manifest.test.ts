@@ -170,12 +170,17 @@ test.each([
 })
 
 test('a claim is written where budgets and autoscalers look, and where the controller copies from', () => {
-  const patch = claimedPatch('session-1')
+  const patch = claimedPatch('session-1', null)
   const labels = { 'lap/state': 'claimed', 'lap/session': 'session-1' }
   const annotations = { 'cluster-autoscaler.kubernetes.io/safe-to-evict': 'false' }
   expect(podPatch(patch)).toEqual({ metadata: { labels, annotations } })
   expect(sandboxPatch(patch)).toEqual({
     metadata: { labels },
+    spec: { podTemplate: { metadata: { labels, annotations } } },
+  })
+  // A pod that is made anew must not have it.
+  expect(sandboxPatch(claimedPatch('session-1', 'uid-1'))).toEqual({
+    metadata: { labels, annotations: { 'lap/pod-uid': 'uid-1' } },
     spec: { podTemplate: { metadata: { labels, annotations } } },
   })
 })

@@ -207,12 +207,17 @@ export const sandboxPatch = ({ labels, annotations }: StatePatch) => {
   }
 }
 
-export const readyPatch = (podUid: string): StatePatch => ({
+const uidOf = (podUid: string | null): Record<string, string> =>
+  podUid === null ? {} : { [ANNOTATION.podUid]: podUid }
+
+/** @param podUid null: it stays as it is */
+export const readyPatch = (podUid: string | null): StatePatch => ({
   labels: { [LABEL.state]: 'ready' },
-  annotations: { [ANNOTATION.podUid]: podUid },
+  annotations: uidOf(podUid),
 })
 
-export const claimedPatch = (sessionId: string): StatePatch => ({
+/** @param podUid null: it stays as it is */
+export const claimedPatch = (sessionId: string, podUid: string | null): StatePatch => ({
   labels: { [LABEL.state]: 'claimed', [LABEL.session]: sessionId },
-  annotations: { [ANNOTATION.safeToEvict]: 'false' },
+  annotations: { [ANNOTATION.safeToEvict]: 'false', ...uidOf(podUid) },
 })

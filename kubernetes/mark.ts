@@ -2,7 +2,19 @@ import type { Cluster } from './cluster.ts'
 import { hasStatus } from './errors.ts'
 import { podPatch, sandboxPatch } from './manifest.ts'
 import type { StatePatch } from './manifest.ts'
-import { pathOf } from './objects.ts'
+import { ANNOTATION } from './names.ts'
+import { conditionOf, pathOf } from './objects.ts'
+import type { Seen } from './status.ts'
+
+/**
+ * UID of the pod that came up, of a sandbox whose marks lack it; null: they have it, or it is not known. Another pod that was made in its place is never Ready, because nobody
+ * tells it what it is.
+ */
+export const unmarkedUid = ({ object, pod }: Seen): string | null => {
+  if (object?.metadata.annotations?.[ANNOTATION.podUid] !== undefined) return null
+  const isReady = conditionOf(pod?.status?.conditions, 'Ready')?.status === 'True'
+  return isReady ? (pod?.metadata.uid ?? null) : null
+}
 
 /**
  * Writes the state of a sandbox on its objects: first on the `Sandbox` and its template, so that its controller agrees, then on the pod, which is what budgets and

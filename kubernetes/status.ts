@@ -1,6 +1,6 @@
 import type { FailureCode } from '../domain/session.ts'
 import { isWebhookDown, refusalOf, webhookGraceMs } from './errors.ts'
-import { ANNOTATION, VAULT_CONTAINER } from './names.ts'
+import { ANNOTATION, LABEL, VAULT_CONTAINER } from './names.ts'
 import { conditionOf } from './objects.ts'
 import type { ContainerStatus, KubeObject, Node, Pod, Sandbox, SandboxApi } from './objects.ts'
 
@@ -178,6 +178,12 @@ const pendingVerdict = (pod: Pod, graceMs: number): Verdict => {
   return { is: 'starting', phase: 'pod_pending' }
 }
 
+/** Whether it was up once, as its state says. */
+export const wasUp = ({ metadata }: KubeObject): boolean => {
+  const state = metadata.labels?.[LABEL.state]
+  return state === 'ready' || state === 'claimed'
+}
+
 const allRun = (pod: Pod): boolean => {
   const statuses = pod.status?.containerStatuses ?? []
   return statuses.length > 0 && statuses.every(({ state }) => state?.running !== undefined)
@@ -195,7 +201,7 @@ export const verdictOf = (seen: Seen, graces: { unschedulableMs: number }): Verd
   if (ofController !== null) return ofController
   const podUid = object.metadata.annotations?.[ANNOTATION.podUid]
   if (pod === undefined)
-    return podUid === undefined
+    return podUid === undefined && !wasUp(object)
       ? { is: 'starting', phase: 'pod_pending' }
       : failed('sandbox_lost', 'Its pod was deleted.')
   if (podUid !== undefined && pod.metadata.uid !== podUid)

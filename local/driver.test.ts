@@ -144,6 +144,7 @@ describe('a sandbox', () => {
         agentId: spec.agentId,
         alive: true,
         createdAt: expect.any(Date),
+        isMarked: true,
         sessionId: null,
         ours: true,
       },

@@ -36,6 +36,9 @@ const supervisorPath = path.join(import.meta.dirname, '../bin/supervisor.ts')
 /** Ending sandboxes is mostly waiting; looking for their processes is not. */
 const removalsAtOnce = 8
 
+/** Nobody looks at marks here, and nobody else has made any. */
+const marks = { isMarked: true, sessionId: null, ours: true }
+
 /** A directory without a record is one in the making, or what a dead creator left: listed too, so that somebody removes it. */
 const listOne = async (root: string, name: string): Promise<ListedSandbox[]> => {
   const record = await readRecord(root, name)
@@ -47,14 +50,13 @@ const listOne = async (root: string, name: string): Promise<ListedSandbox[]> => 
         agentId: record.agent_id,
         alive: isAlive(record.supervisor),
         createdAt: new Date(record.created_at),
-        sessionId: null,
-        ours: true,
+        ...marks,
       },
     ]
   const created = await createdAt(root, name)
   return created === null
     ? []
-    : [{ name, sandboxId: idIn(name), agentId: '', alive: false, createdAt: created, sessionId: null, ours: true }]
+    : [{ name, sandboxId: idIn(name), agentId: '', alive: false, createdAt: created, ...marks }]
 }
 
 /**
@@ -92,6 +94,7 @@ export const createLocalDriver = (options: LocalDriverOptions): LocalDriver => {
       await createSandbox(spec, { ...options, root, supervisorPath, onExit })
     },
     ready: (name, wait) => awaitReady({ root, host: options.host, exitOf }, name, wait),
+    markReady: null,
     markClaimed: null,
     remove,
     async list() {

@@ -55,7 +55,9 @@ export type ListedSandbox = {
   agentId: string
   alive: boolean
   createdAt: Date
-  /** The session that it was marked for, if it was. */
+  /** Whether its marks say which it was that came up, and whether it waits or is in use. True where nobody looks at marks. */
+  isMarked: boolean
+  /** The session that it is marked for, if it is. */
   sessionId: string | null
   /** Whether this installation made it; null: by a version that did not write down whose it is. */
   ours: boolean | null
@@ -97,6 +99,8 @@ export type SandboxDriver = {
     name: string,
     options: { deadlineMs: number; signal: AbortSignal; onProgress?: ReadyProgress },
   ): Promise<{ endpoint: string }>
+  /** Tells the cluster that the sandbox is up and waits to be used, should it not know. null: nobody there looks at it. */
+  readonly markReady: ((name: string) => Promise<void>) | null
   /** Tells the cluster that the sandbox now belongs to a session (labels, disruption budget). null: nobody there looks at it. */
   readonly markClaimed: ((name: string, sessionId: string) => Promise<void>) | null
   /** Removes it and everything that belongs to it; resolves when the removal is certain to happen. */

@@ -162,7 +162,7 @@ describe('sandboxes as the platform makes them with these settings', () => {
     const ready = { ...labels, ...readyPatch('uid').labels }
     expect(selects(budget?.['selector'], labels)).toBe(false)
     expect(selects(budget?.['selector'], ready)).toBe(false)
-    expect(selects(budget?.['selector'], { ...ready, ...claimedPatch('session-1').labels })).toBe(true)
+    expect(selects(budget?.['selector'], { ...ready, ...claimedPatch('session-1', null).labels })).toBe(true)
     expect(budget?.['minAvailable']).toBe(2 ** 31 - 1)
 
     const policy = objectOf(objects, 'NetworkPolicy', '-sandboxes')
