@@ -27,7 +27,15 @@ export type ActivityDeps = Telemetry & {
   checkpoints: CheckpointStores
   config: Pick<
     Config,
-    'masterKey' | 'pool' | 'session' | 'checkpoint' | 'litellm' | 'preinstalledRepo' | 'containerEnv' | 'webhooks'
+    | 'masterKey'
+    | 'pool'
+    | 'session'
+    | 'checkpoint'
+    | 'litellm'
+    | 'preinstalledRepo'
+    | 'containerEnv'
+    | 'podSettings'
+    | 'webhooks'
   >
   /** From 0 to 1, for jitter. */
   random: () => number
@@ -35,8 +43,9 @@ export type ActivityDeps = Telemetry & {
 
 /** What a sandbox of this agent is made from now, and the hash by which it is claimed. */
 export const templateNow = (deps: ActivityDeps, agent: AgentRow): { template: Template; hash: string } => {
-  const { preinstalledRepo, containerEnv, masterKey } = deps.config
-  const template = templateOf(agent, { preinstalledRepo, containerEnv, open: (sealed) => deps.sealer.open(sealed) })
+  const { preinstalledRepo, containerEnv, podSettings, masterKey } = deps.config
+  const open = (sealed: string): string => deps.sealer.open(sealed)
+  const template = templateOf(agent, { preinstalledRepo, containerEnv, podSettings, open })
   return { template, hash: templateHash(masterKey, template) }
 }
 

@@ -44,7 +44,7 @@ const isOver = (state: SandboxState | undefined): boolean =>
 const settingsDiffer: SandboxFailure = {
   code: 'setup_failed',
   message:
-    'It was ordered by a worker with other settings (MASTER_KEY, CONTAINER_ENV_*, PREINSTALLED_GITHUB_REPO); all workers need the same',
+    'It was ordered by a worker with other settings (MASTER_KEY, CONTAINER_ENV_*, PREINSTALLED_GITHUB_REPO, K8S_*); all workers need the same',
   evidence: { exists: false },
 }
 

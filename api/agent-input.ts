@@ -99,6 +99,7 @@ export const hashOf = ({ config, sealer }: Deps, agent: TemplateSource): string 
     templateOf(agent, {
       preinstalledRepo: config.preinstalledRepo,
       containerEnv: config.containerEnv,
+      podSettings: config.podSettings,
       open: sealer.open,
     }),
   )

@@ -2,7 +2,7 @@ import path from 'node:path'
 import { gatewayRoot } from '../domain/gateway.ts'
 import { type CheckpointConfig, checkpointOf, checkpointProblems } from './checkpoint.ts'
 import { CONTAINER_ENV_PREFIX, type Env, envSchema } from './env.ts'
-import { type KubernetesConfig, kubernetesOf, kubernetesProblems } from './kubernetes.ts'
+import { type KubernetesConfig, kubernetesOf, kubernetesProblems, podSettingsOf } from './kubernetes.ts'
 import { ConfigError, type Given, schemaProblems, type SettingProblem } from './problems.ts'
 import { type TemporalConfig, temporalOf, temporalProblems } from './temporal.ts'
 
@@ -43,6 +43,8 @@ export type Config = {
     path: string[]
   }
   k8s: KubernetesConfig
+  /** What all sandboxes of this driver have in common, and so is part of what each is made from; null: nothing. */
+  podSettings: ReturnType<typeof podSettingsOf> | null
   sandbox: {
     driver: 'local' | 'kubernetes'
     localDir: string
@@ -135,6 +137,7 @@ export const loadConfig = (raw: Given): Config => {
   if (problems.length > 0) throw new ConfigError(problems)
   const env = envSchema.parse(given)
   const dataDir = path.resolve(env.LAP_DATA_DIR)
+  const k8s = kubernetesOf(env)
   return {
     nodeEnv: env.NODE_ENV,
     logLevel: env.LOG_LEVEL,
@@ -171,7 +174,8 @@ export const loadConfig = (raw: Given): Config => {
         .filter((folder) => folder !== '')
         .map((folder) => path.resolve(folder)),
     },
-    k8s: kubernetesOf(env),
+    k8s,
+    podSettings: env.SANDBOX_DRIVER === 'kubernetes' ? podSettingsOf(k8s) : null,
     sandbox: sandboxOf(env, dataDir),
     dataDir,
     webhooks: {

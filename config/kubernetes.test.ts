@@ -2,7 +2,7 @@ import { expect, test } from '@jest/globals'
 import { type Config, loadConfig } from './config.ts'
 import { ConfigError } from './problems.ts'
 
-const load = (more: Record<string, string> = {}): Config['k8s']['egress'] =>
+const loadAll = (more: Record<string, string>): Config =>
   loadConfig({
     DATABASE_URL: 'postgresql://lap@localhost/lap',
     MASTER_KEY: '12345678',
@@ -10,7 +10,24 @@ const load = (more: Record<string, string> = {}): Config['k8s']['egress'] =>
     LITELLM_API_KEY: 'sk-1',
     PREINSTALLED_GITHUB_REPO: 'https://git.example.com/repo',
     ...more,
-  }).k8s.egress
+  })
+const load = (more: Record<string, string> = {}): Config['k8s']['egress'] => loadAll(more).k8s.egress
+
+test('pods are made from the settings of the cluster, and not from how they are reached or waited for', () => {
+  const pods = (more: Record<string, string> = {}) => loadAll({ SANDBOX_DRIVER: 'kubernetes', ...more }).podSettings
+  expect(loadAll({ SANDBOX_DRIVER: 'local' }).podSettings).toBe(null)
+  for (const [name, value] of [
+    ['K8S_RUNTIME_CLASS', 'gvisor'],
+    ['K8S_SANDBOX_MEMORY_LIMIT', '9Gi'],
+    ['K8S_SERVICE_ACCOUNT', 'agents'],
+    ['K8S_NODE_SELECTOR', 'pool=agents'],
+    ['K8S_EGRESS_BLOCKED', '10.0.0.0/8'],
+    ['K8S_IMAGE_PULL_POLICY', 'Always'],
+  ] as const)
+    expect({ name, pods: pods({ [name]: value }) }).not.toEqual({ name, pods: pods() })
+  const unlike = { K8S_ACCESS: 'nodeport', K8S_NODE_HOST: '127.0.0.1', K8S_UNSCHEDULABLE_GRACE_SECONDS: '99' }
+  expect(pods(unlike)).toEqual(pods())
+})
 
 test('ranges are read as they are meant: host bits dropped, each once', () => {
   const text = ' 10.1.2.3/8, 10.0.0.0/8,::ffff:169.254.0.0/112,2001:DB8::1/32,'

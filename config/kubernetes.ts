@@ -33,6 +33,14 @@ export type KubernetesConfig = {
   }
 }
 
+/** What a pod is made from besides its agent: not how it is reached, nor how long it may wait for a node. */
+export const podSettingsOf = (
+  k8s: KubernetesConfig,
+): Omit<KubernetesConfig, 'access' | 'nodeHost' | 'unschedulableMs'> => {
+  const { access: _access, nodeHost: _nodeHost, unschedulableMs: _unschedulableMs, ...pod } = k8s
+  return pod
+}
+
 /** As kubectl has it: several files, separated by colons, and one that is not there counts as empty. Other programs use it, too. */
 export const kubernetesProblems = (given: Given): SettingProblem[] => {
   const files = given['SANDBOX_DRIVER'] === 'local' ? undefined : given['KUBECONFIG']

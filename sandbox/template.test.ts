@@ -1,7 +1,7 @@
 import { expect, test } from '@jest/globals'
 import { createSealer } from '../vault/seal.ts'
 import { templateHash, templateOf } from './template.ts'
-import type { Template, TemplateSource } from './template.ts'
+import type { Template, TemplateContext, TemplateSource } from './template.ts'
 
 const agent = (over: Partial<TemplateSource> = {}): TemplateSource => ({
   harness_id: 'opencode',
@@ -16,10 +16,14 @@ const agent = (over: Partial<TemplateSource> = {}): TemplateSource => ({
   ...over,
 })
 const open = (text: string) => text
-const hashOf = (over: Partial<TemplateSource>, containerEnv: Record<string, string> = {}) =>
+const hashOf = (
+  over: Partial<TemplateSource>,
+  containerEnv: Record<string, string> = {},
+  podSettings: TemplateContext['podSettings'] = null,
+) =>
   templateHash(
     'a master key',
-    templateOf(agent(over), { preinstalledRepo: 'https://example.com/r.git', containerEnv, open }),
+    templateOf(agent(over), { preinstalledRepo: 'https://example.com/r.git', containerEnv, podSettings, open }),
   )
 
 test('the order of keys and of egress rules does not matter', () => {
@@ -47,6 +51,14 @@ test('the platform-wide environment is part of the template, and the agent overr
   expect(hashOf({ env_vars: { A: '2' } }, { A: '1' })).toBe(hashOf({ env_vars: { A: '2' } }))
 })
 
+test('what the installation says of its pods is part of the template, where there are pods', () => {
+  const pods = (more: object = {}): string =>
+    hashOf({}, {}, { runtimeClassName: null, nodeSelector: { disk: 'ssd', pool: 'agents' }, ...more })
+  expect(pods()).not.toBe(hashOf({}))
+  expect(pods({ runtimeClassName: 'gvisor' })).not.toBe(pods())
+  expect(pods({ nodeSelector: { pool: 'agents', disk: 'ssd' } })).toBe(pods())
+})
+
 test('an agent without a repository of its own gets the preinstalled one', () => {
   expect(hashOf({ repo_url: 'https://example.com/r.git' })).toBe(hashOf({}))
 })
@@ -59,6 +71,7 @@ test('the same value sealed twice is the same template', () => {
       templateOf(agent({ env_vars: { A: sealer.seal('1') } }), {
         preinstalledRepo: 'r',
         containerEnv: {},
+        podSettings: null,
         open: sealer.open,
       }),
     )
@@ -66,6 +79,6 @@ test('the same value sealed twice is the same template', () => {
 })
 
 test('another master key gives another hash, so values cannot be tried against it', () => {
-  const template: Template = templateOf(agent(), { preinstalledRepo: 'r', containerEnv: {}, open })
+  const template: Template = templateOf(agent(), { preinstalledRepo: 'r', containerEnv: {}, podSettings: null, open })
   expect(templateHash('one', template)).not.toBe(templateHash('two', template))
 })

@@ -14,6 +14,8 @@ export type Template = {
   deny_out: string[]
   /** Absent where the agent has none of its own, so that its hash is what it was before there were any. */
   resources?: ResourceRequirements
+  /** What the installation says of all its pods; absent where there are none. */
+  pod?: object
 }
 
 /** The part of an agent that goes into its template; the agent's row fits. */
@@ -30,10 +32,16 @@ export type TemplateSource = {
   resources: ResourceRequirements | null
 }
 
-export const templateOf = (
-  agent: TemplateSource,
-  context: { preinstalledRepo: string; containerEnv: Record<string, string>; open: (sealed: string) => string },
-): Template => ({
+/** What the settings add. */
+export type TemplateContext = {
+  preinstalledRepo: string
+  containerEnv: Record<string, string>
+  /** null: the driver makes no pods. */
+  podSettings: object | null
+  open: (sealed: string) => string
+}
+
+export const templateOf = (agent: TemplateSource, context: TemplateContext): Template => ({
   harness_id: agent.harness_id,
   image: agent.harness_image,
   repo_url: agent.repo_url ?? context.preinstalledRepo,
@@ -46,6 +54,7 @@ export const templateOf = (
   allow_out: agent.allow_out,
   deny_out: agent.deny_out,
   ...(agent.resources === null ? {} : { resources: agent.resources }),
+  ...(context.podSettings === null ? {} : { pod: context.podSettings }),
 })
 
 const canonical = (value: unknown): unknown => {

@@ -95,8 +95,8 @@ const warmer =
   ({ config, sql, sealer }: ApiDeps, driver: LocalDriver): TestApi['warmSandbox'] =>
   async (agentId) => {
     const agent = (await sql.one<AgentRow>('select * from agent where id = $1', [agentId]))!
-    const { preinstalledRepo, containerEnv, masterKey } = config
-    const template = templateOf(agent, { preinstalledRepo, containerEnv, open: sealer.open })
+    const { preinstalledRepo, containerEnv, podSettings, masterKey } = config
+    const template = templateOf(agent, { preinstalledRepo, containerEnv, podSettings, open: sealer.open })
     const id = randomUUID()
     const names = { id, name: sandboxName(id), agentId, templateHash: templateHash(masterKey, template) }
     const { harness_id: harnessId, harness_image: image } = agent
