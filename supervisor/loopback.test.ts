@@ -178,6 +178,9 @@ test('a gateway that restarts is waited for; one that stays away is told as unre
   expect(reply.status).toBe(400)
   expect(await reply.json()).toMatchObject({ error: { type: 'gateway_unreachable' } })
   expect(traffic.unreachable).toContain('ECONNREFUSED')
+  await using _back = await startGateway((response) => void response.end('{}'), gateway.port)
+  await chat(own)
+  expect(traffic.unreachable).toBeNull()
 })
 
 test('what the dialect says beside its request passes on, and when to come again passes back; no key of the harness does', async () => {

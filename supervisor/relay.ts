@@ -6,7 +6,7 @@ import { writeSlowly } from './http.ts'
 import { type Call, type Gateway, forward } from './upstream.ts'
 import { type Meter, createMeter, dataReader } from './usage.ts'
 
-/** What went through the loopback since `beginTurn`. */
+/** What went through the loopback since `beginTurn`. `unreachable`: why the gateway could not be reached, if no answer has come from it since. */
 export type TurnTraffic = { usage: TurnUsage; unreachable: string | null }
 
 /** One request of the harness on its way to the gateway and back. */
@@ -146,6 +146,7 @@ export const relay = async (request: IncomingMessage, response: ServerResponse, 
     // 400: a harness does not repeat it. What can be repeated was repeated above.
     return sendJson(response, 400, dialect.refuse({ status: 400, type: 'gateway_unreachable', message }))
   }
+  traffic.unreachable = null
   await passOn(answer, response, own).catch((error: unknown) => {
     if (!gone.signal.aborted) throw error
   })

@@ -69,11 +69,13 @@ const resultOf = ({ turn, traffic, harnessError, gone }: Outcome): TurnResult =>
   const reply = turn.collector.reply()
   if (turn.cancelled) return { status: 'cancelled', reply, error: null, usage }
   if (gone !== null) return { status: 'failed', reply, error: { code: 'harness_exited', message: gone }, usage }
-  if (traffic.unreachable !== null)
-    return { status: 'failed', reply, error: { code: 'gateway_unreachable', message: traffic.unreachable }, usage }
-  if (harnessError !== null)
-    return { status: 'failed', reply, error: { code: 'harness_error', message: harnessError }, usage }
-  return { status: 'done', reply, error: null, usage }
+  // Requests beside the turn, such as for a title, may fail without harm.
+  if (harnessError === null) return { status: 'done', reply, error: null, usage }
+  const error =
+    traffic.unreachable === null
+      ? { code: 'harness_error' as const, message: harnessError }
+      : { code: 'gateway_unreachable' as const, message: traffic.unreachable }
+  return { status: 'failed', reply, error, usage }
 }
 
 /** Turns that were running when an earlier supervisor of this sandbox died: nobody will end them any more. */
