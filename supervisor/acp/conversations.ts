@@ -20,11 +20,12 @@ export type Conversation = {
   /** It is one of another sandbox or process, which the agent has yet to load. */
   isToLoad: boolean
   thread: Thread
-  /** Told to the agent with the next message, and to nobody else. */
+  /** Told to the agent with the next message, and to nobody else; once more with the one after it, when the agent has not taken that. */
   preamble: string[]
   /** Resolves when the session is open; tries once more after it could not be opened. */
   ready: () => Promise<void>
-  turn: { cancelled: boolean; denied: boolean } | null
+  /** `answered`: the agent has begun to. */
+  turn: { cancelled: boolean; denied: boolean; answered: boolean } | null
   /** The agent is telling what it has of it. */
   loading: boolean
 }
@@ -58,7 +59,10 @@ export type ConversationsDeps = { agent: AcpAgent; context: HarnessContext; conn
 const createOpening = ({ context }: ConversationsDeps, sessions: Sessions) => {
   const open = async (own: Conversation): Promise<void> => {
     own.session = await sessions.open(own.settings)
-    if (own.settings?.system != null && sessions.tellsPrompt()) own.preamble.unshift(own.settings.system)
+    const system = own.settings?.system ?? null
+    if (system === null || !sessions.tellsPrompt()) return
+    // The session before it may not have been told.
+    own.preamble = [system, ...own.preamble.filter((text) => text !== system)]
   }
   const load = async (own: Conversation, session: string): Promise<void> => {
     own.loading = true

@@ -112,3 +112,55 @@ test('a conversation that can be neither loaded nor begun anew after a restart i
   expect({ system, asked }).toEqual({ system: 'Be brief.', asked: ['say next'] })
   expect(conversation).toContain('<assistant>\n4711\n</assistant>')
 })
+
+const zip = { type: 'file', mime: 'application/zip', url: 'data:application/zip;base64,AA==' }
+test.each([
+  ['an attachment that the agent cannot read', [zip], []],
+  ['the agent', [{ type: 'text', text: 'fail no' }], [['Be brief.', 'fail no']]],
+])('what goes before the first prompt goes before the next one when that was refused: by %s', async (_, parts, got) => {
+  await using sandbox = await booted()
+  await sandbox.bind({ prompt: 'Be brief.', history: [{ role: 'user', text: 'My number is 4711.' }] })
+  using journal = readJournal(client, sandbox.target)
+  await client.startTurn(sandbox.target, { turn_id: 'refused', parts })
+  expect(await journal.finished('refused')).toMatchObject({ status: 'failed', error: { code: 'harness_error' } })
+  await sandbox.start('next', 'say next')
+  await journal.finished('next')
+  await sandbox.start('last', 'say last')
+  await journal.finished('last')
+  const history = expect.stringContaining('My number is 4711.')
+  const told = ([system, ...asked]: string[]) => [system, history, ...asked]
+  expect(sandbox.prompts()).toEqual([...got.map(told), ['Be brief.', history, 'say next'], ['say last']])
+})
+
+test('what has gone before a prompt that the agent began to answer is not told again', async () => {
+  await using sandbox = await booted()
+  await sandbox.bind({ prompt: 'Be brief.' })
+  using journal = readJournal(client, sandbox.target)
+  await sandbox.start('broken', 'say well\nfail no')
+  expect(await journal.finished('broken')).toMatchObject({ status: 'failed' })
+  await sandbox.start('next', 'say next')
+  await journal.finished('next')
+  expect(sandbox.prompts()).toEqual([['Be brief.', 'say well\nfail no'], ['say next']])
+})
+
+test('a turn that ended well is done, also when a request beside it could not reach the gateway', async () => {
+  await using sandbox = await booted()
+  await sandbox.bind()
+  using journal = readJournal(client, sandbox.target)
+  await sandbox.start('well', 'ask\nsay well')
+  expect(await journal.finished('well')).toMatchObject({ status: 'done', usage: { requests: 1 } })
+  await sandbox.start('failed', 'ask\nfail no answer')
+  expect(await journal.finished('failed')).toMatchObject({ status: 'failed', error: { code: 'gateway_unreachable' } })
+})
+
+test('a session that is opened again after a restart, before anybody has used it, is told its prompt once', async () => {
+  await using sandbox = await booted()
+  await sandbox.bind({ prompt: 'Be brief.' })
+  using journal = readJournal(client, sandbox.target)
+  await until('the session is open', 10_000, () => sandbox.calls('session/set_mode') === 2)
+  process.kill((await sandbox.health()).pid!, 'SIGKILL')
+  await journal.until(({ type }) => type === 'harness_restarted')
+  await sandbox.start('next', 'say next')
+  await journal.finished('next')
+  expect(sandbox.prompts()).toEqual([['Be brief.', 'say next']])
+})

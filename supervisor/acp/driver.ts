@@ -27,8 +27,8 @@ const runTurn = async (
   own: Conversation,
   parts: MessagePart[],
 ): Promise<{ error: string | null }> => {
-  const turn = (own.turn = { cancelled: false, denied: false })
-  const told = own.preamble.splice(0)
+  const turn = (own.turn = { cancelled: false, denied: false, answered: false })
+  const told = [...own.preamble]
   own.thread.begin(parts)
   const over = (error: string | null): { error: string | null } => {
     own.turn = null
@@ -45,12 +45,16 @@ const runTurn = async (
     const response = await connection.call((agent) => agent.request('session/prompt', request))
     // Updates that came before the response may still be on their way through the library.
     await turnOver()
+    // A cancelled one may never have come to the model.
+    if (turn.answered || response.stopReason !== 'cancelled') own.preamble.splice(0, told.length)
     return over(errorOf(response, turn.cancelled || turn.denied))
   } catch (error) {
-    if (!(error instanceof HarnessGone)) return over(refusalText(error))
-    own.preamble.unshift(...told)
-    over('The harness ended while this ran.')
-    throw error
+    if (error instanceof HarnessGone) {
+      over('The harness ended while this ran.')
+      throw error
+    }
+    if (turn.answered) own.preamble.splice(0, told.length)
+    return over(refusalText(error))
   }
 }
 
@@ -66,7 +70,11 @@ const createCalls = (context: HarnessContext, conversations: Conversations, ques
       context.log(`${update.severity}: ${update.title} ${update.description ?? ''}`)
     const own = conversations.ofSession(sessionId)
     if (own === undefined) return
-    if (!own.loading) return own.thread.hear(update)
+    if (!own.loading) {
+      const isAnswer = own.thread.hear(update)
+      if (isAnswer && own.turn !== null) own.turn.answered = true
+      return
+    }
     // Of a conversation of this process everything is known already.
     if (own.thread.isReplayed()) own.thread.replay(update)
   },

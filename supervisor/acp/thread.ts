@@ -12,8 +12,8 @@ import { type ToolCall, newCall, stateOf, updateCall } from './tools.ts'
 export type Thread = {
   /** The user's message, and the beginning of the answer. */
   begin(parts: MessagePart[]): void
-  /** A piece of the answer. Outside of a turn nobody asked for it. */
-  hear(update: acp.SessionUpdate): void
+  /** A piece of the answer. Outside of a turn nobody asked for it. @returns whether it is one */
+  hear(update: acp.SessionUpdate): boolean
   /** Ends what is left open. */
   end(error: string | null): void
   /** The agent is going to tell all of it, perhaps once more. */
@@ -155,7 +155,10 @@ export const createThread = (told: Told): Thread => {
       const asked = messages.add('user', parts)
       answer = createAnswer(messages, messages.add('assistant', [], { parentID: asked.info.id }), tools)
     },
-    hear: (update) => answer?.hear(update),
+    hear(update) {
+      answer?.hear(update)
+      return SAID.has(update.sessionUpdate)
+    },
     end(error) {
       if (answer === null) return
       answer.end(error)

@@ -5,11 +5,12 @@ import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 /**
- * An agent that speaks ACP and asks no model. It does what the last text of a prompt says, one line a step:
+ * An agent that speaks ACP, and does what the last text of a prompt says, one line a step:
  *
  *   say <text>              says it
  *   touch <file>            makes a file in the workspace, as a tool call
  *   print <chars> <times>   is a command that writes so many characters, so many times
+ *   ask                     asks the model, and does not care for the answer
  *   fail <text>             refuses the prompt
  *   die                     ends
  *
@@ -43,7 +44,7 @@ const runTool = (sessionId: string, title: string, updates: object[]): void => {
   update(sessionId, { sessionUpdate: 'tool_call_update', toolCallId, status: 'completed' })
 }
 
-const step = (sessionId: string, line: string): void => {
+const step = async (sessionId: string, line: string): Promise<void> => {
   const [, verb = '', rest = ''] = /^(\w+) ?(.*)$/.exec(line) ?? []
   if (verb === 'say') update(sessionId, { sessionUpdate: 'agent_message_chunk', content: { type: 'text', text: rest } })
   if (verb === 'touch') {
@@ -59,11 +60,16 @@ const step = (sessionId: string, line: string): void => {
       Array.from({ length: times }, () => delta),
     )
   }
+  if (verb === 'ask') {
+    const headers = { authorization: `Bearer ${process.env['GATEWAY_KEY']}`, 'content-type': 'application/json' }
+    const body = JSON.stringify({ model: 'lap', messages: [] })
+    await fetch(`${process.env['GATEWAY_URL']}/chat/completions`, { method: 'POST', headers, body })
+  }
   if (verb === 'fail') throw new Refusal(rest)
   if (verb === 'die') process.kill(process.pid, 'SIGKILL')
 }
 
-const ANSWERS: Record<string, (params: Record<string, unknown>) => object> = {
+const ANSWERS: Record<string, (params: Record<string, unknown>) => object | Promise<object>> = {
   initialize: () => ({
     protocolVersion: 1,
     agentCapabilities: { loadSession: true, sessionCapabilities: { close: {} } },
@@ -77,10 +83,10 @@ const ANSWERS: Record<string, (params: Record<string, unknown>) => object> = {
     workspaces.set(String(sessionId), String(cwd))
     return {}
   },
-  'session/prompt'({ sessionId, prompt }) {
+  async 'session/prompt'({ sessionId, prompt }) {
     const texts = (prompt as Block[]).map(({ text = '' }) => text)
     appendFileSync('prompts.jsonl', `${JSON.stringify(texts)}\n`)
-    for (const line of texts.at(-1)!.split('\n')) step(String(sessionId), line)
+    for (const line of texts.at(-1)!.split('\n')) await step(String(sessionId), line)
     return { stopReason: 'end_turn' }
   },
 }
@@ -91,7 +97,7 @@ const answer = async ({ id, method, params }: Request): Promise<void> => {
   while (textIn('hold').trim() === method) await sleep(10)
   try {
     if (takeOff('refuse', method)) throw new Refusal(`${method} is refused`)
-    send({ id, result: ANSWERS[method]?.(params) ?? {} })
+    send({ id, result: (await ANSWERS[method]?.(params)) ?? {} })
   } catch (error) {
     if (!(error instanceof Refusal)) throw error
     send({ id, error: { code: -32603, message: error.message } })

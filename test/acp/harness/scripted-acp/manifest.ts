@@ -6,9 +6,9 @@ const manifest: HarnessManifest = {
   id: 'scripted-acp',
   name: 'Scripted agent',
   supportsTui: false,
-  acp: ({ dir }) => ({
+  acp: ({ dir, gateway }) => ({
     command: [process.execPath, path.join(dir, 'agent.ts')],
-    env: {},
+    env: { GATEWAY_URL: gateway.url, GATEWAY_KEY: gateway.key },
     modes: { unattended: 'all', asking: 'ask' },
   }),
 }
