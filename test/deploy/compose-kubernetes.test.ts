@@ -37,6 +37,14 @@ test('API and worker agree, and know every setting', () => {
   expect(Object.keys(api ?? {}).filter((name) => !known.has(name))).toEqual([])
 })
 
+test('every setting of Kubernetes that is set here comes to them', () => {
+  const names = settingDefaults().flatMap(({ name }) =>
+    name.startsWith('K8S_') && name !== 'K8S_ACCESS' ? [name] : [],
+  )
+  const set = Object.fromEntries(names.map((name) => [name, `the ${name}`]))
+  expect(environmentIn(over, 'worker', { ...GIVEN, ...set })).toMatchObject(set)
+})
+
 test('without the path of a kubeconfig nothing starts, and the message says what it is', () => {
   const [volume = ''] = over.services['worker']?.volumes ?? []
   expect(() => interpolate(volume, GIVEN)).toThrow(/KUBECONFIG_FILE: .*kubeconfig/)
