@@ -59,7 +59,7 @@ COPY temporal temporal
 COPY vault vault
 COPY webhooks webhooks
 COPY workflows workflows
-COPY bin/api.ts bin/worker.ts bin/migrate.ts bin/supervisor.ts bin/checkpoints.ts bin/sandboxes.ts bin/settings.ts bin/
+COPY bin/api.ts bin/worker.ts bin/migrate.ts bin/supervisor.ts bin/checkpoints.ts bin/installation.ts bin/sandboxes.ts bin/settings.ts bin/
 ENV NODE_ENV=production HOST=0.0.0.0 LAP_DATA_DIR=/var/lib/lap
 USER node
 # API, its metrics, the worker's metrics.
