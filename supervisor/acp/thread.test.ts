@@ -130,3 +130,31 @@ test('what an agent tells again is a thread without events', () => {
   ])
   expect(events).toEqual([])
 })
+
+test.each([
+  [
+    'terminal',
+    (data: string) => ({ _meta: { terminal_output_delta: { data } } }),
+    /^x+\n… \(2000000 characters in all\)$/,
+  ],
+  ['output', (output: string) => ({ rawOutput: { output } }), /^y+\n… \(1000000 characters in all\)$/],
+  [
+    'content',
+    (text: string) => ({ content: [{ type: 'content' as const, content: { type: 'text' as const, text } }] }),
+    /^y+\n… \(1000000 characters in all\)$/,
+  ],
+])('of what a tool tells by its %s no more is held than is shown', (_what, tells, all) => {
+  const { thread, collector } = listen()
+  thread.begin([])
+  thread.hear({ sessionUpdate: 'tool_call', toolCallId: 'c1', title: 't' })
+  for (let i = 0; i < 100; i++)
+    thread.hear({ sessionUpdate: 'tool_call_update', toolCallId: 'c1', ...tells('x'.repeat(10_000)) })
+  const long = tells('y'.repeat(1_000_000))
+  thread.hear({ sessionUpdate: 'tool_call_update', toolCallId: 'c1', ...long, status: 'completed' })
+  expect(JSON.stringify(thread.call('c1')).length).toBeLessThan(210_000)
+  const state = collector.reply()?.parts[0]?.['state'] as { output: string }
+  expect(state.output.length).toBeLessThan(200_100)
+  expect(state.output).toMatch(all)
+  thread.hear({ sessionUpdate: 'tool_call_update', toolCallId: 'c1', title: 'later' })
+  expect(collector.reply()?.parts[0]).toMatchObject({ state: { title: 'later', output: state.output } })
+})

@@ -5,6 +5,9 @@ import type { MessagePart } from '../../domain/turn.ts'
 /** More of an output is for the model, not for a reader. */
 const outputCharsMax = 200_000
 
+/** The beginning of a text, and how long all of it is. */
+type Kept = { text: string; chars: number }
+
 /** A tool call of the agent, as far as it has been told. */
 export type ToolCall = {
   name: string
@@ -12,10 +15,13 @@ export type ToolCall = {
   title: string
   status: acp.ToolCallStatus
   input: unknown
-  content: acp.ToolCallContent[]
-  rawOutput: unknown
+  /** What it gave back, where the agent tells that as it is. */
+  output: Kept | null
   /** What its terminal said: some agents tell that, and no output. */
-  terminal: string
+  terminal: Kept
+  /** What the agent shows of it. */
+  shown: Kept
+  diffs: object[]
   start: number
   end: number | null
 }
@@ -31,15 +37,28 @@ const textAt = (from: unknown, ...keys: string[]): string | undefined => {
 
 const isEmpty = (value: unknown): boolean => Object.keys(fieldsOf(value)).length === 0
 
+/** A copy, because a part of a string holds all of it. */
+const beginning = (text: string, max: number): string =>
+  text.length <= max ? text : structuredClone(text.slice(0, max))
+const kept = (text: string): Kept => ({ text: beginning(text, outputCharsMax), chars: text.length })
+const longer = ({ text, chars }: Kept, more: string): Kept => ({
+  text: text + beginning(more, outputCharsMax - text.length),
+  chars: chars + more.length,
+})
+const shownText = ({ text, chars }: Kept): string =>
+  chars <= outputCharsMax ? text : `${text}\n… (${chars} characters in all)`
+const shortened = (text: string): string => shownText(kept(text))
+
 export const newCall = (): ToolCall => ({
   name: '',
   kind: 'other',
   title: '',
   status: 'pending',
   input: {},
-  content: [],
-  rawOutput: undefined,
-  terminal: '',
+  output: null,
+  terminal: kept(''),
+  shown: kept(''),
+  diffs: [],
   start: Date.now(),
   end: null,
 })
@@ -52,16 +71,17 @@ export const updateCall = (call: ToolCall, update: acp.ToolCallUpdate): void => 
   call.kind = kind ?? call.kind
   call.title = title ?? call.title
   call.status = status ?? call.status
-  call.content = content ?? call.content
+  if (content != null) {
+    call.shown = kept(unfenced(contentText(content)))
+    call.diffs = diffsOf(content)
+  }
   if (!isEmpty(rawInput)) call.input = rawInput
-  call.rawOutput = rawOutput ?? call.rawOutput
-  call.terminal += textAt(meta, 'terminal_output_delta', 'data') ?? ''
-  call.terminal = textAt(meta, 'terminal_output', 'data') ?? call.terminal
+  if (rawOutput != null) call.output = rawText(rawOutput)
+  call.terminal = longer(call.terminal, textAt(meta, 'terminal_output_delta', 'data') ?? '')
+  const terminal = textAt(meta, 'terminal_output', 'data')
+  if (terminal !== undefined) call.terminal = kept(terminal)
   if (call.status === 'completed' || call.status === 'failed') call.end ??= Date.now()
 }
-
-const shortened = (text: string): string =>
-  text.length <= outputCharsMax ? text : `${text.slice(0, outputCharsMax)}\n… (${text.length} characters in all)`
 
 const contentText = (content: acp.ToolCallContent[]): string =>
   content
@@ -78,29 +98,30 @@ const mcpText = (rawOutput: unknown): string | undefined => {
   return content.flatMap((each: unknown) => textAt(each, 'text') ?? []).join('\n')
 }
 
-/** What it gave back: as it is, where the agent tells that, else as it shows it. */
-const outputOf = ({ rawOutput, content, terminal }: ToolCall): string => {
-  const raw =
+const rawText = (rawOutput: unknown): Kept | null => {
+  const text =
     typeof rawOutput === 'string'
       ? rawOutput
       : (textAt(rawOutput, 'output') ?? textAt(rawOutput, 'text') ?? mcpText(rawOutput))
-  return shortened(raw ?? (terminal || unfenced(contentText(content))))
+  return text === undefined ? null : kept(text)
 }
 
-const diffsOf = (content: acp.ToolCallContent[]): object => {
-  const diffs = content.flatMap((each) =>
+/** What it gave back: as it is, where the agent tells that, else as it shows it. */
+const outputOf = ({ output, terminal, shown }: ToolCall): string =>
+  shownText(output ?? (terminal.chars > 0 ? terminal : shown))
+
+const diffsOf = (content: acp.ToolCallContent[]): object[] =>
+  content.flatMap((each) =>
     each.type === 'diff'
       ? [{ path: each.path, old_text: shortened(each.oldText ?? ''), new_text: shortened(each.newText) }]
       : [],
   )
-  return diffs.length === 0 ? {} : { diffs }
-}
 
 /** The call as `state` of a tool part: https://opencode.ai/docs/sdk. */
 export const stateOf = (call: ToolCall): MessagePart['state'] => {
-  const { status, input, title, start, end } = call
-  if (status === 'completed')
-    return { status, input, output: outputOf(call), title, metadata: diffsOf(call.content), time: { start, end } }
+  const { status, input, title, diffs, start, end } = call
+  const metadata = diffs.length === 0 ? {} : { diffs }
+  if (status === 'completed') return { status, input, output: outputOf(call), title, metadata, time: { start, end } }
   if (status === 'failed')
     return { status: 'error', input, error: outputOf(call) || 'It failed.', time: { start, end } }
   // Some never say that it runs: it does, or waits for a permission, when it is known with what.
