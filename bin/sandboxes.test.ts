@@ -96,3 +96,16 @@ test('an installation that says the same of itself in its labels is logged, with
     remedy: expect.stringContaining('K8S_INSTANCE'),
   })
 })
+
+test('what an API server refuses before it is ready is not missing', async () => {
+  cluster.denied.add('create sandboxes').add('watch nodes *')
+  cluster.answers.set('/readyz', () => {
+    const looks = cluster.asked.filter((asked) => asked === 'GET /version').length
+    if (looks < 3) return { refuse: 500, message: 'poststarthook/rbac/bootstrap-roles failed' }
+    cluster.denied.clear()
+    return 'ok'
+  })
+  const hasAll = 'the cluster has all that sandboxes need'
+  const line = await openUntil(({ event, msg }) => event === 'cluster_warning' || msg === hasAll)
+  expect(line).toMatchObject({ level: 'info', msg: hasAll })
+})

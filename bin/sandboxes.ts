@@ -10,6 +10,7 @@ import { neighbourProblems } from '../kubernetes/neighbours.ts'
 import type { NeighbourOptions } from '../kubernetes/neighbours.ts'
 import { preflight } from '../kubernetes/preflight.ts'
 import type { Preflight } from '../kubernetes/preflight.ts'
+import { isReady } from '../kubernetes/write.ts'
 import { createLocalDriver } from '../local/driver.ts'
 import { createHarnessPackages } from '../local/harness-packages.ts'
 import type { SandboxDriver } from '../sandbox/driver.ts'
@@ -60,15 +61,16 @@ const look = async ({ client, config, told }: Look): Promise<Preflight> => {
   return found
 }
 
-/** An API server that has just started refuses everybody until it has read its roles: what is missing is missing when it was so three times. */
-const looksAtFirst = 3
-
-/** While the API server does not answer nothing is known, not even which watches are allowed. */
+/**
+ * While the API server does not answer nothing is known, not even which watches are allowed. One that has just started refuses everybody until it has read its
+ * roles: what is missing is missing if it was ready before.
+ */
 const answered = async (on: Look, signal: AbortSignal): Promise<Preflight> => {
-  for (let looks = 1; ; looks++) {
+  for (;;) {
+    const ready = await isReady(on.client)
     const found = await look(on)
     const missing = found.problems.length + found.warnings.length
-    if (!found.unreachable && (missing === 0 || looks >= looksAtFirst)) return found
+    if (!found.unreachable && (missing === 0 || ready)) return found
     await sleep(found.unreachable ? checkAgainMs : 1_000, undefined, { signal })
   }
 }
@@ -116,7 +118,8 @@ const kubernetesSandboxes = async (config: Config, on: SandboxesOptions): Promis
   const goOn = async (): Promise<void> => {
     for (;;) {
       await sleep(problems.length > 0 ? checkAgainMs : checkCalmMs, undefined, { signal, ref: false })
-      await look(at)
+      const { mayReadNodes } = await look(at)
+      if (mayReadNodes) driver.cluster.readNodes()
       await tell()
     }
   }

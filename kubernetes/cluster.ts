@@ -22,7 +22,9 @@ export type Cluster = {
   /** null: there are none. */
   services: Informer<Service> | null
   /** null: nodes may not be read. */
-  nodes: Informer<Node> | null
+  readonly nodes: Informer<Node> | null
+  /** From now on nodes may be read. */
+  readNodes(): void
   /** Whether what is known of nodes says something of them. */
   nodesKnown(): boolean
   seen(name: string): Seen
@@ -51,24 +53,43 @@ export type ClusterOptions = {
 const readiness = (node: Node | undefined): string | undefined =>
   node?.status?.conditions?.find(({ type }) => type === 'Ready')?.status
 
-type Copies = Pick<Cluster, 'objects' | 'pods' | 'services' | 'nodes'>
+type Copies = Pick<Cluster, 'objects' | 'pods' | 'services'>
 
-/** Tells of each sandbox that a change of any object concerns. @returns function that ends it */
-const listen = ({ objects, pods, services, nodes }: Copies, listener: (name: string) => void): (() => void) => {
+/** Tells of each sandbox of which an object has changed. @returns function that ends it */
+const listen = ({ objects, pods, services }: Copies, listener: (name: string) => void): (() => void) => {
   const of = ({ object }: { object: KubeObject }): void => listener(object.metadata.name)
   const stops = [pods.onChange(of)]
   if (objects !== (pods as Informer<KubeObject>)) stops.push(objects.onChange(of))
   if (services !== null) stops.push(services.onChange(of))
-  // A node says every few seconds that it lives; only whether it does matters.
-  if (nodes !== null)
-    stops.push(
-      nodes.onChange(({ type, object, before }) => {
-        if (type === 'set' && before !== undefined && readiness(before) === readiness(object)) return
-        for (const pod of pods.all()) if (pod.spec?.nodeName === object.metadata.name) listener(pod.metadata.name)
-      }),
-    )
   return () => {
     for (const stop of stops) stop()
+  }
+}
+
+type NodesOptions = { watch: () => Informer<Node>; pods: Informer<Pod>; tellOf: (pods: Pod[]) => void }
+
+/** The copy of the nodes, which begins when they may be read. */
+const createNodes = ({ watch, pods, tellOf }: NodesOptions) => {
+  let copy: Informer<Node> | null = null
+  let isListed = false
+  return {
+    copy: () => copy,
+    known: (): boolean => copy !== null && isListed && !copy.wasAway(nodeDoubtMs),
+    read(): void {
+      if (copy !== null) return
+      copy = watch()
+      // A node says every few seconds that it lives; only whether it does matters.
+      copy.onChange(({ type, object, before }) => {
+        if (type === 'set' && before !== undefined && readiness(before) === readiness(object)) return
+        tellOf(pods.all().filter(({ spec }) => spec?.nodeName === object.metadata.name))
+      })
+      const listed = (): void => {
+        isListed = true
+        // Of a node that is not in the list nobody tells.
+        tellOf(pods.all())
+      }
+      copy.synced().then(listed, () => undefined)
+    },
   }
 }
 
@@ -76,11 +97,12 @@ export const createCluster = (options: ClusterOptions): Cluster => {
   const { client, settings, access, signal } = options
   const { api, namespace, instance } = settings
   const listeners = new Set<(name: string) => void>()
+  const tellOf = (some: Pod[]): void => {
+    for (const { metadata } of some) for (const listener of listeners) listener(metadata.name)
+  }
   /** What was doubtful is looked at again. */
   const lookAgain = (): void => {
-    const timer = setTimeout(() => {
-      for (const { metadata } of pods.all()) for (const listener of listeners) listener(metadata.name)
-    }, nodeDoubtMs)
+    const timer = setTimeout(() => tellOf(pods.all()), nodeDoubtMs)
     signal.addEventListener('abort', () => clearTimeout(timer), { once: true })
   }
   const watched = <T extends KubeObject>(resource: Parameters<typeof pathOf>[0], labelSelector?: string): Informer<T> =>
@@ -96,13 +118,8 @@ export const createCluster = (options: ClusterOptions): Cluster => {
   const pods = watched<Pod>('pods', ours)
   const objects: Informer<KubeObject> = api === 'pod' ? pods : watched(resourceOf(api), ours)
   const services = access.by === 'nodeport' ? watched<Service>('services', ours) : null
-  const nodes = options.mayReadNodes ? watched<Node>('nodes') : null
-  let nodesListed = false
-  void nodes?.synced().then(
-    () => (nodesListed = true),
-    () => undefined,
-  )
-  const nodesKnown = (): boolean => nodes !== null && nodesListed && !nodes.wasAway(nodeDoubtMs)
+  const nodes = createNodes({ watch: () => watched<Node>('nodes'), pods, tellOf })
+  if (options.mayReadNodes) nodes.read()
 
   return {
     client,
@@ -111,8 +128,11 @@ export const createCluster = (options: ClusterOptions): Cluster => {
     objects,
     pods,
     services,
-    nodes,
-    nodesKnown,
+    get nodes() {
+      return nodes.copy()
+    },
+    readNodes: nodes.read,
+    nodesKnown: nodes.known,
     wasAway: () => pods.wasAway(nodeDoubtMs),
     seen(name) {
       const pod = pods.get(name)
@@ -121,20 +141,20 @@ export const createCluster = (options: ClusterOptions): Cluster => {
         api,
         object: objects.get(name),
         pod,
-        node: nodeName === undefined ? undefined : nodes?.get(nodeName),
-        nodesKnown: nodesKnown(),
+        node: nodeName === undefined ? undefined : nodes.copy()?.get(nodeName),
+        nodesKnown: nodes.known(),
       }
     },
     onChange: (listener) => {
       listeners.add(listener)
-      const stop = listen({ objects, pods, services, nodes }, listener)
+      const stop = listen({ objects, pods, services }, listener)
       return () => {
         listeners.delete(listener)
         stop()
       }
     },
     async synced(until) {
-      const all = [objects, pods, services, nodes].filter((informer) => informer !== null)
+      const all = [objects, pods, services, nodes.copy()].filter((informer) => informer !== null)
       await Promise.all(all.map((informer) => informer.synced(until)))
     },
   }

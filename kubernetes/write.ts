@@ -1,7 +1,7 @@
 import { SandboxFailedError } from '../sandbox/driver.ts'
-import type { KubeCall } from './client.ts'
+import type { KubeCall, KubeClient } from './client.ts'
 import type { Cluster } from './cluster.ts'
-import { isKubeError, refusalOf, unavailable } from './errors.ts'
+import { hasStatus, isKubeError, refusalOf, unavailable } from './errors.ts'
 import { LABEL, MANAGED_BY } from './names.ts'
 import type { KubeObject } from './objects.ts'
 
@@ -28,10 +28,11 @@ const lacksRight = (error: unknown): boolean =>
   isKubeError(error) && error.status === 403 && /cannot \w+ resource/.test(error.message)
 
 /** An API server that has just started refuses everybody until it has read its roles, and is not ready until then. Everybody may ask it. */
-const isReady = (cluster: Cluster): Promise<boolean> =>
-  cluster.client.text({ path: '/readyz', timeoutMs: readyzMs }).then(
+export const isReady = (client: Pick<KubeClient, 'text'>): Promise<boolean> =>
+  client.text({ path: '/readyz', timeoutMs: readyzMs }).then(
     () => true,
-    () => false,
+    // Something in front of the API server may keep the question from it.
+    (error: unknown) => hasStatus(error, 403, 404),
   )
 
 /** Sends what changes something, or has to be believed when it is refused. */
@@ -41,7 +42,7 @@ export const write = async <T>(cluster: Cluster, call: KubeCall): Promise<T> => 
     return await send()
   } catch (error) {
     if (!lacksRight(error)) throw error
-    if (!(await isReady(cluster))) throw unavailable('the Kubernetes API server is starting', error)
+    if (!(await isReady(cluster.client))) throw unavailable('the Kubernetes API server is starting', error)
     // It may have become so only now.
     return send()
   }

@@ -32,6 +32,7 @@ export const createCopiedCluster = (client: KubeClient): CopiedCluster => {
     pods: informerOf(pods),
     services: null,
     nodes: informerOf(nodes),
+    readNodes: () => undefined,
     nodesKnown,
     wasAway: () => false,
     seen(name) {
