@@ -3,6 +3,7 @@ import type { McpServer } from '../../domain/mcp.ts'
 import { type PermissionKind, type PermissionRule, allowsAll, ruleFor } from '../../domain/permission.ts'
 import type { HarnessContext, HarnessManifest, SessionSettings } from '../../supervisor/harness.ts'
 import { claudeEnvironment } from '../claude-agent-sdk/environment.ts'
+import { instructionsOf } from '../claude-agent-sdk/instructions.ts'
 
 const TOOLS: Record<PermissionKind, string[]> = {
   execute: ['Bash'],
@@ -50,6 +51,7 @@ const filesOf = ({ workspace }: HarnessContext, settings: SessionSettings): Reco
   '.claude/.claude.json': JSON.stringify(stateOf(workspace)),
   '.claude/settings.json': JSON.stringify(settingsOf(settings)),
   ...(settings.system === null ? {} : { [PROMPT]: settings.system }),
+  ...(allowsAll(settings.permissions) ? {} : { '.claude/CLAUDE.md': instructionsOf(workspace) }),
   ...(settings.mcp.length === 0
     ? {}
     : {
@@ -65,6 +67,8 @@ const manifest: HarnessManifest = {
     command: [
       path.join(context.dir, 'node_modules/@anthropic-ai/claude-code/bin/claude.exe'),
       ...(settings.system === null ? [] : ['--append-system-prompt-file', path.join(context.home, PROMPT)]),
+      // Settings of the workspace have hooks and MCP servers run, and allow tools.
+      ...(allowsAll(settings.permissions) ? [] : ['--setting-sources', 'user']),
       ...(settings.mcp.length === 0 ? [] : ['--mcp-config', path.join(context.home, SERVERS)]),
     ],
     env: claudeEnvironment(context),

@@ -8,6 +8,11 @@ export type AcpAgent = {
   files?: Record<string, string>
   /** `_meta` of `session/new` and `session/load`. */
   sessionMeta?: Record<string, unknown>
+  /**
+   * For sessions in which something has to be asked for: another `_meta`, and files below its home, by path. What the workspace itself would have the agent run is
+   * asked for by nobody, so it is left out here.
+   */
+  ruled?: { sessionMeta: Record<string, unknown>; files: Record<string, string> }
   /** Title of every session; for agents that would ask the model for one. */
   title?: string
   /** Session modes: one that never asks, and one that asks for whatever changes something. */

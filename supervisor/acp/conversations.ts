@@ -6,7 +6,7 @@ import { repeatable } from '../repeatable.ts'
 import type { AcpAgent } from './agent.ts'
 import type { Connection } from './connection.ts'
 import { createSessionFiles } from './session-files.ts'
-import { type Sessions, createSessions, needsOwnSession } from './sessions.ts'
+import { type Sessions, createSessions } from './sessions.ts'
 import { type Thread, createThread } from './thread.ts'
 import { refusalText } from './turn.ts'
 
@@ -181,10 +181,10 @@ export const createConversations = (deps: ConversationsDeps): Conversations => {
       const own = all.get(id) ?? make(id)
       own.settings = settings
       // Adopted; if the agent has loaded it, then without the settings.
-      if (own.used && own.session !== null && (own.isToLoad || needsOwnSession(settings)))
+      if (own.used && own.session !== null && (own.isToLoad || sessions.needsOwn(settings)))
         return void begin(own, async () => takeUp(own))
       const spare = own.session
-      if (spare !== null && !needsOwnSession(settings)) {
+      if (spare !== null && !sessions.needsOwn(settings)) {
         if (allowsAll(settings.permissions)) return undefined
         return void begin(own, async () => sessions.setMode(spare, settings))
       }

@@ -18,15 +18,14 @@ export type Sessions = {
   /** Ends it in this process; its files stay. Else an agent does not take the settings of a session that it has loaded already. */
   close(session: string): Promise<void>
   canClose(): boolean
+  /** Whether a session that was opened without settings cannot get these any more. */
+  needsOwn(settings: SessionSettings): boolean
   /** Whether the agent finds it in its files. */
   isListed(session: string): Promise<boolean>
   forget(session: string): Promise<void>
   /** Whether its system prompt goes before the first message, because the agent has no other place for it. */
   tellsPrompt(): boolean
 }
-
-/** Whether a session that was opened without settings cannot get them any more. */
-export const needsOwnSession = ({ system, mcp }: SessionSettings): boolean => system !== null || mcp.length > 0
 
 const pairs = (record: Record<string, string> = {}): { name: string; value: string }[] =>
   Object.entries(record).map(([name, value]) => ({ name, value }))
@@ -36,29 +35,40 @@ const serverOf = (server: McpServer): acp.McpServer =>
     ? { type: 'http', name: server.name, url: server.url, headers: pairs(server.headers) }
     : { name: server.name, command: server.command, args: server.args ?? [], env: pairs(server.env) }
 
+const asks = (settings: SessionSettings | null): boolean => settings !== null && !allowsAll(settings.permissions)
+
+const writeFiles = (home: string, files: Record<string, string>): void => {
+  for (const [name, text] of Object.entries(files)) {
+    const file = path.join(home, name)
+    mkdirSync(path.dirname(file), { recursive: true })
+    writeFileSync(file, text, { mode: 0o600 })
+  }
+}
+
 type Place = { agent: AcpAgent; home: string; workspace: string; connection: () => Connection }
 
 export const createSessions = ({ agent, home, workspace, connection }: Place): Sessions => {
   const takesPrompt = (): boolean => connection().capabilities.sessionCapabilities?.systemPrompt != null
 
-  const writeInstructions = (system: string | null): void => {
-    if (agent.instructionsFile === undefined || takesPrompt()) return
-    const file = path.join(home, agent.instructionsFile)
-    mkdirSync(path.dirname(file), { recursive: true })
-    writeFileSync(file, system ?? '', { mode: 0o600 })
+  const writeInstructions = (settings: SessionSettings | null): void => {
+    if (agent.instructionsFile !== undefined && !takesPrompt())
+      writeFiles(home, { [agent.instructionsFile]: settings?.system ?? '' })
+    if (asks(settings)) writeFiles(home, agent.ruled?.files ?? {})
   }
-  const params = (settings: SessionSettings | null): acp.NewSessionRequest => ({
-    cwd: workspace,
-    mcpServers: (settings?.mcp ?? []).map(serverOf),
-    ...(settings?.system != null && takesPrompt()
-      ? { systemPrompt: { mode: 'append' as const, content: [{ type: 'text' as const, text: settings.system }] } }
-      : {}),
-    ...(agent.sessionMeta === undefined ? {} : { _meta: agent.sessionMeta }),
-  })
+  const params = (settings: SessionSettings | null): acp.NewSessionRequest => {
+    const meta = (asks(settings) ? agent.ruled?.sessionMeta : undefined) ?? agent.sessionMeta
+    return {
+      cwd: workspace,
+      mcpServers: (settings?.mcp ?? []).map(serverOf),
+      ...(settings?.system != null && takesPrompt()
+        ? { systemPrompt: { mode: 'append' as const, content: [{ type: 'text' as const, text: settings.system }] } }
+        : {}),
+      ...(meta === undefined ? {} : { _meta: meta }),
+    }
+  }
   const setMode = async (sessionId: string, settings: SessionSettings | null): Promise<void> => {
     if (agent.modes === undefined) return
-    const asks = settings !== null && !allowsAll(settings.permissions)
-    const modeId = asks ? agent.modes.asking : agent.modes.unattended
+    const modeId = asks(settings) ? agent.modes.asking : agent.modes.unattended
     await connection().call((agent) => agent.request('session/set_mode', { sessionId, modeId }))
   }
   const can = (what: 'close' | 'delete' | 'list'): boolean =>
@@ -73,6 +83,8 @@ export const createSessions = ({ agent, home, workspace, connection }: Place): S
   return {
     close,
     canClose: () => can('close'),
+    needsOwn: (settings) =>
+      settings.system !== null || settings.mcp.length > 0 || (agent.ruled !== undefined && asks(settings)),
     async isListed(session) {
       if (!can('list')) return false
       // What was put there a moment ago is on the first page.
@@ -80,7 +92,7 @@ export const createSessions = ({ agent, home, workspace, connection }: Place): S
       return sessions.some(({ sessionId }) => sessionId === session)
     },
     async open(settings) {
-      writeInstructions(settings?.system ?? null)
+      writeInstructions(settings)
       const { sessionId } = await connection().call((agent) => agent.request('session/new', params(settings)))
       try {
         await setMode(sessionId, settings)
@@ -95,7 +107,7 @@ export const createSessions = ({ agent, home, workspace, connection }: Place): S
       return sessionId
     },
     async load(sessionId, settings) {
-      writeInstructions(settings?.system ?? null)
+      writeInstructions(settings)
       await connection().call((agent) => agent.request('session/load', { sessionId, ...params(settings) }))
       await setMode(sessionId, settings)
     },
