@@ -46,7 +46,7 @@ const localSandboxes = async (config: Config, log: Logger): Promise<Sandboxes> =
     listen: localListen,
     searchPath: process.env['PATH'] ?? '',
     harnessDir: (id) => harnesses.get(id),
-    ensurePackages: createHarnessPackages((text) => log.info(text)).ensure,
+    ensurePackages: createHarnessPackages((text) => log.info(text), process.env).ensure,
   })
   return { driver, [Symbol.asyncDispose]: async () => {} }
 }

@@ -35,8 +35,8 @@ test('packages are installed when they are first needed, once for all who need t
   const dir = harness()
   const said: string[] = []
   let told = 0
-  const ours = createHarnessPackages((text) => said.push(text))
-  const others = createHarnessPackages(nothing)
+  const ours = createHarnessPackages((text) => said.push(text), process.env)
+  const others = createHarnessPackages(nothing, process.env)
   await Promise.all([ours.ensure(dir, () => told++), ours.ensure(dir, () => told++), others.ensure(dir, nothing)])
   expect(existsSync(path.join(dir, 'node_modules/tool/package.json'))).toBe(true)
   expect({ installs: installs(dir), told }).toEqual({ installs: 1, told: 2 })
@@ -47,7 +47,7 @@ test('packages are installed when they are first needed, once for all who need t
 
 test('an install that was cut off is made again, also when whoever began it is dead', async () => {
   const dir = harness()
-  const packages = createHarnessPackages(nothing)
+  const packages = createHarnessPackages(nothing, process.env)
   await packages.ensure(dir, nothing)
   rmSync(path.join(dir, 'node_modules/.package-lock.json'))
   writeFileSync(path.join(dir, '.installing'), JSON.stringify({ pid: 2 ** 22 - 1, startTime: 'then' }))
@@ -79,7 +79,7 @@ test('what npm says of a failed install is passed on, and nobody waits for it an
     scripts: { postinstall: 'echo no disk; exit 7' },
   }
   writeFileSync(manifest, JSON.stringify(broken))
-  const packages = createHarnessPackages(nothing)
+  const packages = createHarnessPackages(nothing, process.env)
   await expect(packages.ensure(dir, nothing)).rejects.toThrow(/npm ci in .* ended with 7:[\s\S]*no disk/)
   expect(existsSync(path.join(dir, '.installing'))).toBe(false)
 }, 120_000)
@@ -90,7 +90,7 @@ test('a harness may use the packages of another one', async () => {
   const lap = { packages: path.join('..', path.basename(dir)) }
   writeFileSync(path.join(other, 'package.json'), JSON.stringify({ name: 'other', lap }))
   const said: string[] = []
-  await createHarnessPackages((text) => said.push(text)).ensure(other, nothing)
+  await createHarnessPackages((text) => said.push(text), process.env).ensure(other, nothing)
   expect(said[0]).toContain(`installing the packages of the harness ${path.basename(dir)}`)
   expect({ installs: installs(dir), own: existsSync(path.join(other, 'node_modules')) }).toEqual({
     installs: 1,
@@ -99,7 +99,7 @@ test('a harness may use the packages of another one', async () => {
 }, 120_000)
 
 test('a harness without packages needs nothing', async () => {
-  await createHarnessPackages(nothing).ensure(mkdtempSync(path.join(world, 'plain-')), () => {
+  await createHarnessPackages(nothing, process.env).ensure(mkdtempSync(path.join(world, 'plain-')), () => {
     throw new Error('told of an install')
   })
 })

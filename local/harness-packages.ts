@@ -96,7 +96,7 @@ const tryLock = async (file: string): Promise<boolean> => {
 }
 
 /** @param env of the platform, of which npm gets what it needs */
-export const createHarnessPackages = (say: (text: string) => void, env = process.env): HarnessPackages => {
+export const createHarnessPackages = (say: (text: string) => void, env: NodeJS.ProcessEnv): HarnessPackages => {
   const running = new Map<string, Promise<void>>()
 
   const install = async (dir: string): Promise<void> => {

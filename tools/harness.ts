@@ -10,5 +10,5 @@ if (unknown.length > 0) {
   console.error(`There is no harness ${unknown.join(', ')}. There are: ${all.map(({ id }) => id).join(', ')}`)
   process.exit(1)
 }
-const packages = createHarnessPackages((text) => console.log(text))
+const packages = createHarnessPackages((text) => console.log(text), process.env)
 for (const { id, dir } of all) if (ids.length === 0 || ids.includes(id)) await packages.ensure(dir, () => undefined)
