@@ -4,6 +4,7 @@ import { MockActivityEnvironment } from '@temporalio/testing'
 import type { SandboxRow } from '../db/entities/sandbox.ts'
 import type { ListedSandbox, SandboxDriver } from '../sandbox/driver.ts'
 import type { Repairs } from '../telemetry/events/ledger.ts'
+import { getSession, sessionReady } from '../db/sessions.ts'
 import { createLogger } from '../telemetry/log.ts'
 import { createMetrics } from '../telemetry/metrics.ts'
 import { buildAgent, buildSession, buildWarmSandbox, buildWebhook } from '../test/builders.ts'
@@ -16,6 +17,8 @@ import { janitorActivities } from './janitor.ts'
 let database: TestDatabase
 /** What there is where sandboxes live, by name. */
 const listed = new Map<string, ListedSandbox>()
+/** Ids of the sandboxes whose supervisors were asked. */
+const askedForUsage: string[] = []
 
 beforeAll(async () => {
   database = await createTestDatabase()
@@ -63,6 +66,13 @@ const sweep = (markClaimed: SandboxDriver['markClaimed']): Promise<Repairs> => {
     metrics: createMetrics(),
     config,
     outbox: { kick() {} },
+    supervisor: {
+      async health({ id }: SandboxRow) {
+        askedForUsage.push(id)
+        const usage_outside_turns = { input_tokens: 9, output_tokens: 3, cached_tokens: 0, requests: 2, cost_usd: 0.5 }
+        return { usage_outside_turns, model_refusal: null }
+      },
+    },
   }
   const activities = janitorActivities(parts as object as ActivityDeps)
   return new MockActivityEnvironment().run(() => activities.sweep())
@@ -93,6 +103,22 @@ test('a warm one is marked as one that waits, once, and not as long as who start
   expect(await sweepMarking()).toMatchObject({ sandboxes_marked: 2, errors: 0 })
   expect([fresh, old].map((warm) => listed.get(warm.name))).toMatchObject([{ isMarked: false }, { isMarked: true }])
   expect(await sweepMarking()).toMatchObject({ sandboxes_marked: 0, errors: 0 })
+})
+
+test('what terminals have used is added to their sessions; sandboxes with turns are not asked', async () => {
+  const { sql } = database.db
+  const [typed, talked] = [await claimed(), await claimed()]
+  for (const [{ session_id: sessionId }, harnessSessionId] of [
+    [typed, 'tty'],
+    [talked, 'ses'],
+  ] as const)
+    await sessionReady(sql, { sessionId, attempt: 1, harnessSessionId, phases: {} })
+  askedForUsage.length = 0
+  await sweepMarking()
+  expect(askedForUsage).toEqual([typed.id])
+  expect(await getSession(sql, typed.session_id)).toMatchObject({ usage: { requests: 2, cost_usd: 0.5 } })
+  await sweepMarking()
+  expect(await getSession(sql, typed.session_id)).toMatchObject({ usage: { requests: 2, cost_usd: 0.5 } })
 })
 
 test('one that was claimed or became warm a moment ago is left to its worker; a dead one needs no mark', async () => {

@@ -14,6 +14,7 @@ import { endSession } from '../db/session-end.ts'
 import { liveSessions } from '../db/sessions.ts'
 import type { LiveSession } from '../db/sessions.ts'
 import { addOutbox } from '../db/outbox.ts'
+import { terminalSandboxes } from '../db/terminal-usage.ts'
 import { forgetDeliveries, overdueDeliveries } from '../db/webhook-deliveries.ts'
 import { errorText } from '../domain/errors.ts'
 import {
@@ -35,6 +36,7 @@ import { withHeartbeat } from './heartbeat.ts'
 import { inspected, mark, mayLive, noteFailure, removeEnded } from './sandbox.ts'
 import { expire } from './session.ts'
 import { noteStartFailure } from './start-failure.ts'
+import { noteUsage } from './terminal-usage.ts'
 
 const isOld = (date: Date, ms: number): boolean => Date.now() - date.getTime() > ms
 
@@ -221,6 +223,16 @@ const careForDeliveries = async (look: Look) => {
   return { deliveries_started }
 }
 
+/** Terminals have no turns that would tell what was used. */
+const addUpTerminals = async (look: Look): Promise<object> => {
+  const { deps } = look
+  await repair(look, await terminalSandboxes(deps.sql), {
+    of: ({ name }) => name,
+    do: (sandbox) => noteUsage(deps, sandbox),
+  })
+  return {}
+}
+
 /** A comparison that cannot be made, for instance because Temporal does not answer, keeps the others from nothing. */
 const part = async <T extends object>(look: Look, nothing: T, compare: (look: Look) => Promise<T>): Promise<T> => {
   try {
@@ -242,6 +254,7 @@ const sweep = async (deps: ActivityDeps): Promise<Repairs> => {
     ...(await part(look, sessions, compareSessions)),
     ...(await part(look, { pools_restarted: 0 }, wakePools)),
     ...(await part(look, { deliveries_started: 0 }, careForDeliveries)),
+    ...(await part(look, {}, addUpTerminals)),
     ...(await part(look, noCheckpointRepairs, ({ deps }) => compareCheckpoints(deps))),
   }
   deps.outbox.kick()

@@ -15,6 +15,7 @@ import { specOf, templateNow } from './deps.ts'
 import type { ActivityDeps } from './deps.ts'
 import { sandboxFailure } from './failure.ts'
 import { withHeartbeat } from './heartbeat.ts'
+import { noteLastUsage } from './terminal-usage.ts'
 
 /** What is known of a sandbox; never throws, because a missing piece of evidence must not keep anything from ending. */
 export const inspected = async (deps: Pick<ActivityDeps, 'driver'>, name: string): Promise<Evidence> => {
@@ -177,6 +178,7 @@ export const removeEnded = async (deps: ActivityDeps, sandboxId: string): Promis
   const sandbox = await getSandbox(deps.sql, sandboxId)
   if (sandbox === null || (sandbox.state !== 'ending' && sandbox.state !== 'failed')) return
   const evidence = sandbox.evidence === null && sandbox.state === 'failed' ? await inspected(deps, sandbox.name) : null
+  if (sandbox.state === 'ending') await noteLastUsage(deps, sandbox)
   await deps.driver.remove(sandbox.name)
   await sandboxGone(deps.sql, sandboxId, evidence)
   events.sandboxRemoved(deps, { sandbox_id: sandboxId, agent_id: sandbox.agent_id, reason: sandbox.failure_code })

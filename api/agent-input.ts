@@ -35,6 +35,17 @@ export const checkFirstMessage = ({ harnesses }: Deps, harnessId: string, sessio
   reject(given.map((path) => ({ path, message: `the agent's harness ${harnessId} is a terminal: open it and type` })))
 }
 
+/** @param limits those that are to hold @throws AppError `invalid` for one that would never be reached */
+export const checkLimits = (
+  { harnesses }: Pick<Deps, 'harnesses'>,
+  harnessId: string | undefined,
+  limits: { max_turns?: number | null | undefined },
+): void => {
+  if (limits.max_turns == null || harnesses.find(({ id }) => id === harnessId)?.supportsTui !== true) return
+  const message = `the harness ${harnessId} is a terminal, which has no turns: give null, and max_cost_usd to limit it`
+  reject([{ path: 'max_turns', message }])
+}
+
 /** No API server takes a container that asks for more than it may use; here it is told before any sandbox is made. */
 export const checkResources = ({ config }: Deps, own: ResourceRequirements | null): void => {
   if (own === null) return

@@ -9,6 +9,7 @@ import { getSession } from '../db/sessions.ts'
 import { bodyHash, startTurn } from '../db/turns.ts'
 import { errorText, isAppError } from '../domain/errors.ts'
 import { deadOnArrivalMax } from '../domain/limits.ts'
+import type { SessionLimits } from '../domain/session-limits.ts'
 import { bindSession } from '../sandbox/bind.ts'
 import { isSupervisorUnreachable } from '../sandbox/supervisor-calls.ts'
 import { claimed } from '../telemetry/events/pool.ts'
@@ -29,6 +30,12 @@ export const claimOf = (deps: ApiDeps, agent: AgentRow): NewSession['claim'] => 
   recentAgentHours: deps.config.pool.recentAgentHours,
 })
 
+/** Those of the request, else of the agent. */
+export const limitsOf = (agent: AgentRow, body: SessionCreate): SessionLimits => ({
+  max_turns: body.max_turns === undefined ? agent.max_turns : body.max_turns,
+  max_cost_usd: body.max_cost_usd === undefined ? agent.max_cost_usd : body.max_cost_usd,
+})
+
 const newSession = (deps: ApiDeps, agent: AgentRow, { body, idempotencyKey }: Request): NewSession => {
   const { config } = deps
   const parts = initialParts(body.initial_prompt, body.initial_attachments)
@@ -47,10 +54,7 @@ const newSession = (deps: ApiDeps, agent: AgentRow, { body, idempotencyKey }: Re
     origin: null,
     createdBy: 'ui',
     permissions: agent.permissions,
-    limits: {
-      max_turns: body.max_turns === undefined ? agent.max_turns : body.max_turns,
-      max_cost_usd: body.max_cost_usd === undefined ? agent.max_cost_usd : body.max_cost_usd,
-    },
+    limits: limitsOf(agent, body),
     claim: claimOf(deps, agent),
   }
 }

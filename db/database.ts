@@ -22,6 +22,7 @@ import { Migration005Checkpoints } from './migrations/005-checkpoints.ts'
 import { Migration006TerminalTickets } from './migrations/006-terminal-tickets.ts'
 import { Migration007Installation } from './migrations/007-installation.ts'
 import { Migration008CheckpointPlaces } from './migrations/008-checkpoint-places.ts'
+import { Migration009UsageOutsideTurns } from './migrations/009-usage-outside-turns.ts'
 import { createSql, isConnectionError } from './sql.ts'
 import type { Sql } from './sql.ts'
 
@@ -37,6 +38,7 @@ const MIGRATIONS = [
   { name: '006-terminal-tickets', class: Migration006TerminalTickets },
   { name: '007-installation', class: Migration007Installation },
   { name: '008-checkpoint-places', class: Migration008CheckpointPlaces },
+  { name: '009-usage-outside-turns', class: Migration009UsageOutsideTurns },
 ]
 
 type Extra = {

@@ -52,7 +52,7 @@ export const applyLimits = async (tx: Sql, session: LockedSession): Promise<NewE
   ]
 }
 
-const setUsage = async (tx: Sql, sessionId: string, usage: SessionUsage): Promise<void> => {
+export const setUsage = async (tx: Sql, sessionId: string, usage: SessionUsage): Promise<void> => {
   await tx.query('update session set usage = $2::jsonb where id = $1', [sessionId, usage])
 }
 

@@ -47,6 +47,19 @@ export const withTurnUsage = (sum: SessionUsage, turn: AnyUsage | null): Session
   }
 }
 
+/** What a sandbox has used between two of its sums; one that is smaller than before is of another count, and adds nothing. */
+export const usageBetween = (before: TurnUsage | null, now: TurnUsage): TurnUsage => {
+  const grown = (key: 'input_tokens' | 'output_tokens' | 'cached_tokens' | 'requests'): number =>
+    Math.max(0, now[key] - (before?.[key] ?? 0))
+  return {
+    input_tokens: grown('input_tokens'),
+    output_tokens: grown('output_tokens'),
+    cached_tokens: grown('cached_tokens'),
+    requests: grown('requests'),
+    cost_usd: now.cost_usd === null ? null : Math.max(0, now.cost_usd - (before?.cost_usd ?? 0)),
+  }
+}
+
 export type LimitReached = { limit: SessionLimit; max: number; used: number }
 
 /** The limit that stops a session, if one does. Where the gateway tells no cost, that of the cost is never reached. */

@@ -16,6 +16,7 @@ import type { MessagePart, TurnReply, TurnUsage } from './turn.ts'
  *   POST /turns              TurnRequest → 202; idempotent by turn_id; 409 `turn_running` while another runs, 409 `not_bound`
  *   GET  /events?after=N     SSE: `id: <seq>`, `data: <JournalEntry>`; comment heartbeat every 5 s; never ends by itself
  *   POST /interrupt          {turn_id?} → 202; the turn finishes as `cancelled`
+ *   PUT  /model-refusal      ModelRefusal → 200; holds until the next one
  *   POST /permissions/{id}   PermissionAnswer → 200; same decision again → 200; another one → 409 `already_replied`; 404: nobody asked, or the turn is over
  *   GET  /messages           200 the harness' thread `[{info, parts}]`
  *   GET  /logs?tail=N        200 {lines: string[]}
@@ -35,9 +36,19 @@ export type Health = {
   running_turn: string | null
   /** Milliseconds since the harness last had to do with a model, 0 while it has; null: not in this session. Supervisors of an earlier version do not say. */
   model_idle_ms?: number | null
+  /**
+   * What this sandbox has used of models since bind and before its first turn, all together: in a terminal, where there are no turns, all of it. Supervisors of an
+   * earlier version do not say.
+   */
+  usage_outside_turns?: TurnUsage
+  /** Why no call of a model passes; null: they pass. Supervisors of an earlier version do not say. */
+  model_refusal?: string | null
   journal_seq: number
   failure: { code: 'clone_failed' | 'setup_failed' | 'harness_exited'; message: string } | null
 }
+
+/** The one conversation of a terminal, as the reference calls it. */
+export const TERMINAL_CONVERSATION = 'tty'
 
 export type BindRequest = {
   epoch: number
@@ -118,6 +129,9 @@ export type RestoreReply = {
   /** What is not as it was. `path`: relative to the workspace; `.git` for commits, branches and index. */
   problems: { path: string; reason: string }[]
 }
+
+/** Body of `PUT /model-refusal`: why no call of a model passes any more, in words for whoever uses the harness; null: they pass again. */
+export type ModelRefusal = { reason: string | null }
 
 /** Body of `POST /permissions/{id}`. */
 export type PermissionAnswer = { decision: PermissionDecision }

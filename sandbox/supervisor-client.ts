@@ -35,6 +35,8 @@ export type SupervisorClient = AsyncDisposable & {
   startTurn(sandbox: SupervisorTarget, body: TurnRequest): Promise<void>
   /** The turn then finishes as `cancelled`. Without an id: whichever runs. */
   interrupt(sandbox: SupervisorTarget, turnId?: string): Promise<void>
+  /** No call of a model passes from now on, for that reason; null: they pass again. */
+  refuseModel(sandbox: SupervisorTarget, reason: string | null): Promise<void>
   /** Answers the question `permission_asked` with that id; the same answer again is harmless. @throws AppError `not_found`: it is over */
   replyPermission(sandbox: SupervisorTarget, id: string, decision: PermissionDecision): Promise<void>
   /** What the session looks like now: the archive, and what is in it. Only between turns. */
@@ -129,6 +131,9 @@ export const createSupervisorClient = (options: { masterKey: string }): Supervis
     interrupt: async (sandbox, turnId) => {
       const body = turnId === undefined ? {} : { turn_id: turnId }
       await call(sandbox, { method: 'POST', path: '/interrupt', body, timeoutMs: abortTimeoutMs })
+    },
+    refuseModel: async (sandbox, reason) => {
+      await call(sandbox, { method: 'PUT', path: '/model-refusal', body: { reason }, timeoutMs: readTimeoutMs })
     },
     replyPermission: async (sandbox, id, decision) => {
       const path = `/permissions/${encodeURIComponent(id)}`

@@ -150,16 +150,16 @@ test('it knows for how long no model was asked: not since it was bound, not at a
   await using own = await loopback()
   await chat(own)
   own.connect({ base_url: gateway.url, api_key: 'real' }, 'm')
-  expect(own.idleMs()).toBeNull()
+  expect(own.health().model_idle_ms).toBeNull()
   const answer = await chat(own, { stream: true })
   await sleep(20)
-  expect(own.idleMs()).toBe(0)
+  expect(own.health().model_idle_ms).toBe(0)
   held[0]?.end()
   await answer.text()
-  while (own.idleMs() === 0) await sleep(5)
-  const first = own.idleMs()
-  while (own.idleMs() === first) await sleep(5)
-  expect(own.idleMs()).toBeGreaterThan(first ?? Infinity)
+  while (own.health().model_idle_ms === 0) await sleep(5)
+  const first = own.health().model_idle_ms
+  while (own.health().model_idle_ms === first) await sleep(5)
+  expect(own.health().model_idle_ms).toBeGreaterThan(first ?? Infinity)
 })
 
 test('a gateway that restarts is waited for; one that stays away is told as unreachable, in a way that is not repeated', async () => {
@@ -348,4 +348,37 @@ test('a turn has its usage before the harness has read the end, and what was tol
   await reply.body!.getReader().read()
   expect(usage).toMatchObject({ input_tokens: 7, output_tokens: 1 })
   hangUp.abort()
+})
+
+test('what is used before the first turn is counted by itself, and never becomes less', async () => {
+  await using gateway = await startGateway((response) => {
+    response.writeHead(200, { 'x-litellm-response-cost': '0.5' })
+    response.end('{"usage":{"prompt_tokens":5,"completion_tokens":6}}')
+  })
+  await using own = await loopback()
+  await (await chat(own)).text()
+  expect(own.health().usage_outside_turns).toMatchObject({ requests: 0, input_tokens: 0 })
+  own.connect({ base_url: gateway.url, api_key: 'real' }, 'm')
+  for (let i = 0; i < 2; i++) await (await chat(own)).text()
+  const used = { input_tokens: 10, output_tokens: 12, cached_tokens: 0, cost_usd: 1, requests: 2 }
+  expect(own.health().usage_outside_turns).toEqual(used)
+  own.beginTurn('m')
+  await (await chat(own)).text()
+  expect(own.health().usage_outside_turns).toEqual(used)
+})
+
+test('once it is told to, it forwards nothing and says why in the form of the dialect, until it is told otherwise', async () => {
+  await using gateway = await startGateway((response) => void response.end('{}'))
+  await using own = await loopback()
+  own.connect({ base_url: gateway.url, api_key: 'real' }, 'm')
+  own.refuse('Enough.')
+  expect(own.health().model_refusal).toBe('Enough.')
+  const [openai, anthropic] = [await chat(own), await post(own, '/messages', { model: 'lap' })]
+  expect([openai.status, anthropic.status]).toEqual([400, 400])
+  expect(await openai.json()).toMatchObject(openaiError('Enough.', 'limit_reached'))
+  expect(await anthropic.json()).toEqual(anthropicError('Enough.', 'limit_reached'))
+  expect(gateway.seen).toEqual([])
+  expect(own.health().usage_outside_turns).toMatchObject({ requests: 0 })
+  own.refuse(null)
+  expect((await chat(own)).status).toBe(200)
 })

@@ -3,6 +3,7 @@ import http from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { errorText } from '../domain/errors.ts'
+import type { Health } from '../domain/supervisor-protocol.ts'
 import { chat } from './dialects/chat.ts'
 import type { Dialect } from './dialects/dialect.ts'
 import { messages } from './dialects/messages.ts'
@@ -29,8 +30,9 @@ export type Loopback = {
   warmedUp(): boolean
   connect(gateway: Gateway, model: string): void
   beginTurn(model: string): TurnTraffic
-  /** Milliseconds since the last request was over that was forwarded, 0 while one is not; null: none was. */
-  idleMs(): number | null
+  /** Forwards nothing from now on, for that reason, in words for whoever uses the harness; null: it forwards again. */
+  refuse(reason: string | null): void
+  health(): Required<Pick<Health, 'model_idle_ms' | 'usage_outside_turns' | 'model_refusal'>>
   close(): Promise<void>
 }
 
@@ -74,9 +76,16 @@ type State = {
   model: string
   traffic: TurnTraffic
   warmedUp: boolean
+  refusal: string | null
   /** Requests that are being forwarded, and when the last one was over. */
   open: number
   overAt: number | null
+}
+
+/** Milliseconds since the last request was over that was forwarded, 0 while one is not; null: none was. */
+const idleMs = ({ open, overAt }: State): number | null => {
+  if (open > 0) return 0
+  return overAt === null ? null : Math.max(0, Date.now() - overAt)
 }
 
 const noteRequest = (state: State, response: ServerResponse): void => {
@@ -113,8 +122,11 @@ const handler =
     const body = await readBody(request)
     if (dialect === undefined)
       return sendJson(response, 200, { input_tokens: Math.ceil(body.toString('utf8').length / CHARS_PER_TOKEN) })
-    const { gateway, model, traffic } = state
+    const { gateway, model, traffic, refusal } = state
     if (gateway !== null) {
+      // 400: a harness does not repeat it.
+      if (refusal !== null)
+        return sendJson(response, 400, dialect.refuse({ status: 400, type: 'limit_reached', message: refusal }))
       noteRequest(state, response)
       return relay(request, response, { dialect, path, body, gateway, model, traffic, log })
     }
@@ -125,11 +137,13 @@ const nothing = (): TurnTraffic => ({ usage: noUsage(), unreachable: null })
 
 export const startLoopback = async (log: (line: string) => void): Promise<Loopback> => {
   const key = `lap-${randomBytes(24).toString('base64url')}`
+  const outsideTurns = nothing()
   const state: State = {
     gateway: null,
     model: LOOPBACK_MODEL,
-    traffic: nothing(),
+    traffic: outsideTurns,
     warmedUp: false,
+    refusal: null,
     open: 0,
     overAt: null,
   }
@@ -154,10 +168,12 @@ export const startLoopback = async (log: (line: string) => void): Promise<Loopba
       Object.assign(state, { model, traffic })
       return traffic
     },
-    idleMs() {
-      if (state.open > 0) return 0
-      return state.overAt === null ? null : Math.max(0, Date.now() - state.overAt)
-    },
+    refuse: (reason) => void (state.refusal = reason),
+    health: () => ({
+      model_idle_ms: idleMs(state),
+      usage_outside_turns: outsideTurns.usage,
+      model_refusal: state.refusal,
+    }),
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve())

@@ -6,6 +6,7 @@ import type {
   BindRequest,
   CheckpointRequest,
   Configuration,
+  ModelRefusal,
   PermissionAnswer,
   TurnRequest,
 } from '../domain/supervisor-protocol.ts'
@@ -211,6 +212,15 @@ export const asInterruptRequest = (body: unknown): { turn_id?: string } => {
   if (turn_id !== undefined) checks.text('turn_id', turn_id, { min: 1, max: LIMITS.nameChars })
   checks.done()
   return body as { turn_id?: string }
+}
+
+/** @throws AppError `invalid` */
+export const asModelRefusal = (body: unknown): ModelRefusal => {
+  const checks = createChecks()
+  const { reason } = checks.object('body', body)
+  if (reason !== null) checks.text('reason', reason, { min: 1, max: LIMITS.nameChars })
+  checks.done()
+  return body as ModelRefusal
 }
 
 /** @throws AppError `invalid` */

@@ -16,6 +16,7 @@ import {
   asCheckpointId,
   asCheckpointRequest,
   asInterruptRequest,
+  asModelRefusal,
   asPermissionAnswer,
   asTurnRequest,
 } from './requests.ts'
@@ -156,6 +157,9 @@ const answerBound = async (
     case 'POST /interrupt':
       supervisor.interrupt(asInterruptRequest(await parsed(request)).turn_id)
       return send(response, 202, {})
+    case 'PUT /model-refusal':
+      supervisor.refuseModel(asModelRefusal(await parsed(request)).reason)
+      return send(response, 200, {})
     case 'GET /events':
       return streamJournal(supervisor.journal, cursor(url.searchParams.get('after') ?? '0'), response)
     case 'GET /messages':

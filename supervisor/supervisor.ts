@@ -41,6 +41,8 @@ export type Supervisor = {
   capture: Captures['capture']
   restore: Restores['restore']
   interrupt: (turnId: string | undefined) => void
+  /** Lets no call of a model through, for that reason; null: it does again. */
+  refuseModel: (reason: string | null) => void
   /** Answers a question of the harness. @throws AppError `not_found`, `conflict` */
   replyPermission: (id: string, decision: PermissionDecision) => Promise<void>
   messages: () => Promise<TurnReply[]>
@@ -166,10 +168,9 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
     lifecycle.fail(failure)
     throw failure
   })
-  const { harness } = held
+  const { harness, needBound } = held
   let spare: string | null = null
   let base: string | null = null
-  const { needBound } = held
   const { captures, restores } = createCheckpoints({
     config,
     parts,
@@ -202,7 +203,7 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
       epoch: binding.epoch(),
       harness: held.health(),
       running_turn: held.bound()?.turns.running() ?? null,
-      model_idle_ms: loopback.idleMs(),
+      ...loopback.health(),
       journal_seq: journal.lastSeq(),
     }),
     bind: async (request) => binding.bind(request),
@@ -212,6 +213,7 @@ export const createSupervisor = async (config: SupervisorConfig, options: Superv
     },
     capture: captures.capture,
     restore: restores.restore,
+    refuseModel: loopback.refuse,
     interrupt: (turnId) => needBound().turns.interrupt(turnId),
     replyPermission: (id, decision) => needBound().permissions.reply(id, decision),
     messages: async () => threadOf(harness, needBound().conversation),

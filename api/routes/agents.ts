@@ -17,6 +17,7 @@ import { ALLOW_ALL } from '../../domain/permission.ts'
 import {
   checkAgainstPlatform,
   checkHostBindings,
+  checkLimits,
   checkResources,
   hashOf,
   imageOf,
@@ -61,6 +62,7 @@ const create = (deps: ApiDeps): Route =>
       const { env_vars = {}, env_var_hosts = {}, allow_out = [] } = body
       checkHostBindings(env_var_hosts, Object.keys(env_vars), allow_out)
       const harness_id = body.harness_id ?? DEFAULT_HARNESS
+      checkLimits(deps, harness_id, body)
       const source = {
         harness_id,
         harness_image: imageOf(deps, harness_id),
@@ -164,6 +166,8 @@ const patch = (deps: ApiDeps): Route =>
       const row = await deps.sql.tx(async (tx) => {
         const before = await lockAgent(tx, id)
         if (before === null) return null
+        if (body.harness_id !== undefined || body.max_turns !== undefined)
+          checkLimits(deps, body.harness_id ?? before.harness_id, { ...before, ...body })
         await addOutbox(tx, 'poke_pool', id)
         const changes = changesOf(deps, before, body)
         // What failed was the template as it was: the new one is tried at once.

@@ -11,14 +11,15 @@ import { AppError } from '../../domain/errors.ts'
 import { bindTimeoutMs, waitReadyMaxMs } from '../../domain/limits.ts'
 import { isId } from '../../domain/names.ts'
 import { sessionEnded } from '../../telemetry/events/sessions.ts'
-import { checkFirstMessage } from '../agent-input.ts'
-import { createAgentSession } from '../create-session.ts'
+import { checkFirstMessage, checkLimits } from '../agent-input.ts'
+import { createAgentSession, limitsOf } from '../create-session.ts'
 import { cursorOf, NEXT_CURSOR, readCursor } from '../cursor.ts'
 import type { ApiDeps } from '../deps.ts'
 import { findLiveSession, findSession } from '../find.ts'
 import { waitFor } from '../follow.ts'
 import { interruptSoon } from '../interrupt.ts'
 import { presentSession } from '../present/session.ts'
+import { harnessOf } from '../terminal/kind.ts'
 import { paceRelay } from '../relay-pace.ts'
 import { route } from '../route.ts'
 import type { Route } from '../route.ts'
@@ -84,6 +85,7 @@ const create = (deps: ApiDeps): Route => {
       // A known key is answered also when its agent has been deleted since; without a session of that key it is not found.
       const agent = await findAgent(deps, params.id, { deletedToo: idempotencyKey !== null })
       checkFirstMessage(deps, agent.harness_id, body)
+      checkLimits(deps, agent.harness_id, limitsOf(agent, body))
       const request = { body, idempotencyKey, log: ctx.state.log }
       const { session, sandbox, replayed } = await createAgentSession(deps, agent, request)
       if (replayed) ctx.set('Idempotent-Replayed', 'true')
@@ -181,7 +183,9 @@ const patch = (deps: ApiDeps): Route =>
     replies: [{ status: 200, description: 'The session', schema: Session }],
     errors: ['not_found', 'gone'],
     async handle(ctx, { params, body }) {
-      const { id } = await findSession(deps, params.id)
+      const session = await findSession(deps, params.id)
+      const { id } = session
+      checkLimits(deps, await harnessOf(deps, session), body)
       await changeLimits(deps.sql, id, body)
       ctx.body = await inFull(deps, await findSession(deps, id))
     },

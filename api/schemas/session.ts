@@ -76,7 +76,9 @@ export const Session = z
         requests: z.int().describe('Requests to the gateway.'),
         cost_usd: z.number().nullable().describe('null: the gateway has told no cost.'),
       })
-      .describe('Of all turns that are over, as far as it is known: what a turn used whose sandbox was lost is not.'),
+      .describe(
+        'Of all turns that are over, and of terminals, as far as it is known: what a turn used whose sandbox was lost is not.',
+      ),
     forked_from: z
       .object({
         session_id: Id,

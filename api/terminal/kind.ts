@@ -8,7 +8,7 @@ import { supportsTui } from '../present/agent.ts'
 type Deps = Pick<ApiDeps, 'sql' | 'harnesses'>
 
 /** That of its sandbox; before it has one, that of its agent. */
-const harnessOf = async ({ sql }: Deps, session: SessionRow): Promise<string | undefined> => {
+export const harnessOf = async ({ sql }: Deps, session: SessionRow): Promise<string | undefined> => {
   const sandbox = session.sandbox_id === null ? null : await getSandbox(sql, session.sandbox_id)
   return sandbox?.harness_id ?? (await getAgentAny(sql, session.agent_id))?.harness_id
 }

@@ -1,6 +1,7 @@
 import { defineEntity, p } from '@mikro-orm/core'
 import type { SandboxPurpose, SandboxState } from '../../domain/sandbox.ts'
 import type { FailureCode } from '../../domain/session.ts'
+import type { TurnUsage } from '../../domain/turn.ts'
 
 export type SandboxRow = {
   id: string
@@ -25,6 +26,8 @@ export type SandboxRow = {
   failure_code: FailureCode | null
   failure_message: string | null
   evidence: Record<string, unknown> | null
+  /** What it last said that was used outside of turns; all of it is in the usage of its session. */
+  usage_outside_turns: TurnUsage | null
 }
 
 export const Sandbox = defineEntity({
@@ -51,5 +54,6 @@ export const Sandbox = defineEntity({
     failure_code: p.text().nullable(),
     failure_message: p.text().nullable(),
     evidence: p.json<Record<string, unknown>>().nullable(),
+    usage_outside_turns: p.json<TurnUsage>().nullable(),
   },
 })

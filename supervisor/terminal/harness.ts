@@ -3,13 +3,12 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { ALLOW_ALL } from '../../domain/permission.ts'
+import { TERMINAL_CONVERSATION } from '../../domain/supervisor-protocol.ts'
 import type { MessagePart } from '../../domain/turn.ts'
 import { type Harness, type HarnessContext, HarnessGone, type SessionSettings } from '../harness.ts'
 import { refused } from '../refused.ts'
 import { type StartSpec, type Terminal, type TerminalProgram, createTerminal } from './terminal.ts'
 
-/** The one conversation of a terminal, as the reference calls it. */
-const CONVERSATION = 'tty'
 /** What a program starts with that nobody has told anything: the settings of most sessions, so that it need not be started again for them. */
 const NOTHING: SessionSettings = { system: null, mcp: [], permissions: ALLOW_ALL }
 
@@ -76,7 +75,7 @@ export const createTerminalHarness = ({ program, name, context }: Deps): Termina
       await terminal.start(prepared(bare()))
       const exit = await terminal.firstOutput()
       if (exit !== null) throw new HarnessGone(`${name} ended at its start: code ${exit.code}, signal ${exit.signal}`)
-      return CONVERSATION
+      return TERMINAL_CONVERSATION
     },
     async bind(_conversation, settings) {
       isBound = true
