@@ -22,7 +22,7 @@ export type GaugeValues = {
 /** No label holds an id, so the number of series does not grow with use. */
 export type Metrics = ReturnType<typeof createMetrics>
 
-const gauges = (registers: Registry[]) => ({
+export const createGauges = (registers: Registry[]) => ({
   sandboxes: new Gauge({ name: 'sandboxes', help: 'Sandboxes by state', labelNames: ['state'], registers }),
   pool: new Gauge({ name: 'warm_pool_depth', help: 'Pool sandboxes by state', labelNames: ['state'], registers }),
   sessions: new Gauge({ name: 'sessions_live', help: 'Sessions by status', labelNames: ['status'], registers }),
@@ -43,12 +43,12 @@ export const createMetrics = () => {
   collectDefaultMetrics({ register: registry })
   const registers = [registry]
   let source: (() => Promise<GaugeValues>) | null = null
-  let shared: ReturnType<typeof gauges> | null = null
+  let shared: ReturnType<typeof createGauges> | null = null
 
   /** Calls `read` at each scrape. If it fails, the gauges are left out of that scrape rather than shown old. */
   const readGaugesFrom = (read: () => Promise<GaugeValues>): void => {
     source = read
-    shared ??= gauges(registers)
+    shared ??= createGauges(registers)
   }
 
   /** Text of a scrape (Prometheus 0.0.4). */
@@ -64,7 +64,7 @@ export const createMetrics = () => {
   return { ...createCounters(registers), contentType: registry.contentType, readGaugesFrom, scrape }
 }
 
-const setGauges = (shared: ReturnType<typeof gauges>, values: GaugeValues): void => {
+const setGauges = (shared: ReturnType<typeof createGauges>, values: GaugeValues): void => {
   if (values.sandboxes !== undefined)
     for (const state of SANDBOX_STATES) shared.sandboxes.set({ state }, values.sandboxes[state] ?? 0)
   if (values.pool !== undefined) for (const state of SANDBOX_STATES) shared.pool.set({ state }, values.pool[state] ?? 0)
