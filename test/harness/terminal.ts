@@ -91,6 +91,11 @@ export const describeTerminal = ({ id, asking, question }: Expected): void => {
     await say(terminal, 'say ahoy from the model')
     await terminal.until(/^\W*ahoy from the model/m)
     expect(askedWith('say ahoy')).toContain('"model":"scripted-model"')
+    const used = async () => (await client.health(sandbox.target)).usage_outside_turns
+    // An answer tells it at its end, behind its words.
+    for (let looks = 0; looks < 200 && ((await used())?.cost_usd ?? 0) === 0; looks++) await sleep(50)
+    const { requests = 0, input_tokens = 0, output_tokens = 0, cost_usd = null } = (await used()) ?? {}
+    expect(Math.min(requests, input_tokens, output_tokens, cost_usd ?? 0)).toBeGreaterThan(0)
   })
 
   test('its tools work in the workspace, with the environment of the session', async () => {
