@@ -62,7 +62,7 @@ const printed = (message: Message): string =>
   beforeAll(async () => void (real = await startRealCluster(IMAGES)), 1_500_000)
   afterAll(async () => real?.[Symbol.asyncDispose](), 60_000)
   // What a test waits for in vain may be a daemon that has ended, which nothing else would say.
-  afterEach(() => real.node.assertRuns())
+  afterEach(() => real?.node.assertRuns())
 
   describe.each(MODES)('with K8S_SANDBOX_API=$api and K8S_ACCESS=$access', (mode) => {
     let platform: RealPlatform
