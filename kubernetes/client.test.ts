@@ -39,6 +39,18 @@ test('what another try cannot change is asked for once, though it is said as an 
   expect(cluster.asked).toHaveLength(1)
 })
 
+test('a write that collides with another one is sent again, one of what is there already is not', async () => {
+  const quota = 'Operation cannot be fulfilled on resourcequotas "all"'
+  const collided = `${quota}: the object has been modified; please apply your changes to the latest version and try again`
+  let left = 2
+  cluster.answers.set(path, () => (left-- > 0 ? { refuse: 409, message: collided } : { metadata: {} }))
+  await expect(post()).resolves.toEqual({ metadata: {} })
+  expect(cluster.asked).toHaveLength(3)
+  cluster.answers.set(path, { refuse: 409, message: 'pods "one" already exists' })
+  await expect(post()).rejects.toMatchObject({ name: 'KubeError', status: 409 })
+  expect(cluster.asked).toHaveLength(4)
+})
+
 test('a webhook that is down for a moment is waited for', async () => {
   let left = 2
   cluster.answers.set(path, () => (left-- > 0 ? { refuse: 500, message: WEBHOOK_DOWN } : { metadata: {} }))

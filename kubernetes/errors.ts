@@ -73,10 +73,13 @@ export const webhookGraceMs = 3_000
 export const isWebhookDown = (message: string): boolean => WEBHOOK_DOWN.test(message)
 
 const RETRIED = new Set([429, 500, 502, 503, 504])
+/** Somebody else wrote at the same time, to the object or to a quota that it counts for: the same request may succeed now. Also 409, as what is there already. */
+const COLLIDED = /the object has been modified; please apply your changes to the latest version/
 
 /** @returns for how many milliseconds after the first such answer the same request may be sent again */
 export const patienceMs = ({ status, message }: KubeError): number => {
-  if (!RETRIED.has(status) || RANGE_FULL.test(message)) return 0
+  const mayChange = RETRIED.has(status) || COLLIDED.test(message)
+  if (!mayChange || RANGE_FULL.test(message)) return 0
   return isWebhookDown(message) ? webhookGraceMs : Number.POSITIVE_INFINITY
 }
 

@@ -1,8 +1,11 @@
+import { readFile } from 'node:fs/promises'
 import type http from 'node:http'
 import https from 'node:https'
 import type { AddressInfo } from 'node:net'
+import path from 'node:path'
 import { pipeline } from 'node:stream'
-import type { Access } from '../../tools/cluster/kube.ts'
+import { readAccess } from '../../tools/cluster/kube.ts'
+import type { PrivateCluster } from './cluster.ts'
 
 /** What to answer instead of the API server; null: it answers itself. */
 export type Interference = (request: { method: string; url: URL }) => {
@@ -18,11 +21,41 @@ export type BadServer = AsyncDisposable & {
   /** Cuts every watch. @returns how many */
   cutWatches(): number
   /** What it answered by itself, and when (milliseconds since the epoch). */
-  refused: { method: string; path: string; at: number }[]
+  refused: { method: string; path: string; status: number; at: number }[]
 }
 
-/** @param tls what clients of the real one expect it to show */
-export const startBadServer = async (real: Access, tls: { cert: string; key: string }): Promise<BadServer> => {
+/** What an API server says when it refuses. */
+export const statusBody = (code: number, reason: string, message: string): object => ({
+  apiVersion: 'v1',
+  kind: 'Status',
+  status: 'Failure',
+  code,
+  reason,
+  message,
+})
+
+/** As a server that is asked too much. */
+export const SLOW_DOWN = {
+  status: 429,
+  headers: { 'retry-after': '1' },
+  body: statusBody(429, 'TooManyRequests', 'slow down'),
+}
+
+/** As to one of two who write at once. */
+export const COLLIDED = {
+  status: 409,
+  body: statusBody(
+    409,
+    'Conflict',
+    'Operation cannot be fulfilled on resourcequotas "all": the object has been modified; please apply your changes to the latest version and try again',
+  ),
+}
+
+/** It shows the certificate that clients of the real one expect. */
+export const startBadServer = async ({ kubeconfig, own }: PrivateCluster): Promise<BadServer> => {
+  const pki = (name: string): Promise<string> => readFile(path.join(own.dir, 'pki', name), 'utf8')
+  const tls = { cert: await pki('serving.crt'), key: await pki('serving.key') }
+  const real = await readAccess(kubeconfig.tester)
   let how: Interference | null = null
   const refused: BadServer['refused'] = []
   const watches = new Set<http.ServerResponse>()
@@ -33,7 +66,7 @@ export const startBadServer = async (real: Access, tls: { cert: string; key: str
     const url = new URL(request.url ?? '/', real.server)
     const instead = how?.({ method, url }) ?? null
     if (instead !== null) {
-      refused.push({ method, path: url.pathname, at: Date.now() })
+      refused.push({ method, path: url.pathname, status: instead.status, at: Date.now() })
       request.resume()
       const headers = { 'content-type': 'application/json', ...instead.headers }
       response.writeHead(instead.status, headers).end(JSON.stringify(instead.body ?? {}))

@@ -5,6 +5,7 @@ import { until } from '../until.ts'
 import {
   createAgent, expectWholeLog, insist, type Message, openSession, sandboxesOf, type Session, sweep, textOf, times,
 } from '../faults/world.ts' // prettier-ignore
+import { COLLIDED, SLOW_DOWN } from './bad-server.ts'
 import { NAMESPACE, type Platform, startPlatform } from './platform.ts'
 
 const SESSIONS = 200
@@ -75,7 +76,7 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
 
   /** What can go wrong around a platform, one after the other, each over before the next. */
   const strike = async (over: AbortSignal): Promise<string[]> => {
-    const { stack, cluster, proxy } = platform
+    const { stack, cluster, server } = platform
     const faults: [name: string, strike: () => Promise<void>][] = [
       [
         'a worker killed',
@@ -86,7 +87,21 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
             .then(() => stack.worker(0).start()),
       ],
       ['the controller killed', () => platform.replaceController()],
-      ['watches cut', async () => proxy.cutAll()],
+      ['watches cut', async () => void server.cutWatches()],
+      [
+        'writes answered with 409 and 429',
+        async () => {
+          let writes = 0
+          server.interfere(({ method }) => {
+            if (method === 'GET') return null
+            writes++
+            if (writes % 3 === 0) return SLOW_DOWN
+            return writes % 3 === 1 && method !== 'DELETE' ? COLLIDED : null
+          })
+          await sleep(8_000)
+          server.interfere(null)
+        },
+      ],
       [
         'the API server stopped',
         async () => {
@@ -103,7 +118,7 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
             .kill('SIGKILL')
             .then(() => stack.worker(1).start()),
       ],
-      ['watches cut again', async () => proxy.cutAll()],
+      ['watches cut again', async () => void server.cutWatches()],
     ]
     const struck: string[] = []
     for (const [name, work] of faults) {
@@ -152,6 +167,7 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
     const starts = await stack.sql('select spawn_mode, count(*)::int from session group by spawn_mode')
     console.log(`${api}: ${struck.join(', ')}; most at one moment: ${JSON.stringify(most)}; ${JSON.stringify(starts)}`)
     expect(struck).toContain('the API server stopped')
+    expect(new Set(platform.server.refused.map(({ status }) => status))).toEqual(new Set([409, 429]))
     expect(most.provisioning).toBeLessThanOrEqual(PROVISIONING)
     expect(most.pooled).toBeLessThanOrEqual(POOL)
 

@@ -5,8 +5,8 @@ import type { Pod } from '../../kubernetes/objects.ts'
 import { connectKube, type Kube, readAccess } from '../../tools/cluster/kube.ts'
 import type { Cluster, OwnCluster } from '../../tools/cluster/control-plane.ts'
 import { REALISTIC } from '../../tools/cluster/stages.ts'
-import { type Proxy, startProxy } from '../faults/proxy.ts'
 import { type Stack, startStack } from '../faults/stack.ts'
+import { type BadServer, startBadServer } from './bad-server.ts'
 import { startPrivateCluster } from './cluster.ts'
 import { type SandboxController, startSandboxController } from './sandbox-controller.ts'
 import { startSupervisors, type Supervisors } from './supervisors.ts'
@@ -16,7 +16,7 @@ export type Platform = AsyncDisposable & {
   stack: Stack
   cluster: Cluster & { own: OwnCluster }
   /** The platform's way to the API server. */
-  proxy: Proxy
+  server: BadServer
   supervisors: Supervisors
   kube: Kube
   /** Ends the controller of Sandboxes as a crash would, and starts another one. Nothing where sandboxes are plain Pods. */
@@ -62,14 +62,14 @@ export const startPlatform = async (api: Api, env: Record<string, string>): Prom
     startSandboxController({ kubeconfig: cluster.kubeconfig.controller, namespace: NAMESPACE })
   let controller = api === 'sandbox' ? await newController() : null
   cleanup.defer(async () => controller?.[Symbol.asyncDispose]())
-  const proxy = cleanup.use(await startProxy(cluster.own.apiPort))
+  const server = cleanup.use(await startBadServer(cluster))
   const stack = cleanup.use(
     await startStack({
       apis: 2,
       workers: 2,
       env: {
         SANDBOX_DRIVER: 'kubernetes',
-        KUBECONFIG: await cluster.own.kubeconfigVia('tester', proxy.port),
+        KUBECONFIG: await cluster.own.kubeconfigVia('tester', server.port),
         K8S_NAMESPACE: NAMESPACE,
         K8S_SANDBOX_API: api,
         K8S_ACCESS: 'nodeport',
@@ -104,7 +104,7 @@ export const startPlatform = async (api: Api, env: Record<string, string>): Prom
   return {
     stack,
     cluster,
-    proxy,
+    server,
     supervisors,
     kube,
     async replaceController() {

@@ -1,5 +1,3 @@
-import { readFile } from 'node:fs/promises'
-import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals'
 import { conditionOf, type KubeList, type Node, type Pod } from '../../kubernetes/objects.ts'
@@ -8,7 +6,7 @@ import { createKubeClient } from '../../kubernetes/client.ts'
 import { loadCredentials } from '../../kubernetes/credentials.ts'
 import { preflight } from '../../kubernetes/preflight.ts'
 import { connectKube, readAccess } from '../../tools/cluster/kube.ts'
-import { type BadServer, startBadServer } from './bad-server.ts'
+import { type BadServer, COLLIDED, SLOW_DOWN, startBadServer, statusBody } from './bad-server.ts'
 import { type PrivateCluster, startPrivateCluster } from './cluster.ts'
 import { eventually, getOrNull } from './namespace.ts'
 import { becomesReady, createWorld, type World } from './world.ts'
@@ -32,9 +30,7 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
 
   beforeAll(async () => {
     world = await createWorld({ kubeconfig: cluster.kubeconfig, api })
-    const pki = (name: string): Promise<string> => readFile(path.join(cluster.own.dir, 'pki', name), 'utf8')
-    const tls = { cert: await pki('serving.crt'), key: await pki('serving.key') }
-    server = await startBadServer(await readAccess(cluster.kubeconfig.tester), tls)
+    server = await startBadServer(cluster)
     viaBad = await cluster.own.kubeconfigVia('tester', server.port)
   })
   afterAll(async () => {
@@ -46,14 +42,6 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
     const left = () => Promise.all([world.find('object', name), world.find('pod', name)])
     await eventually(left, (found) => found.every((object) => object === null))
   }
-  const isStatus = (status: number, reason: string, message: string): object => ({
-    apiVersion: 'v1',
-    kind: 'Status',
-    status: 'Failure',
-    code: status,
-    reason,
-    message,
-  })
 
   test('watches that are cut again and again hide nothing', async () => {
     const driver = world.another({ kubeconfig: viaBad })
@@ -92,7 +80,7 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
     // Nothing is heard, and the sandbox goes; then every watch is told that its version is too old.
     server.interfere(({ url }) => {
       if (url.searchParams.get('watch') !== 'true') return null
-      return { status: 410, body: isStatus(410, 'Expired', 'too old resource version') }
+      return { status: 410, body: statusBody(410, 'Expired', 'too old resource version') }
     })
     server.cutWatches()
     await world.kube.remove(world.path('object', spec.name))
@@ -118,7 +106,7 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
     let left = 2
     server.interfere(({ method }) => {
       if (method !== 'POST' || left-- <= 0) return null
-      return { status: 429, headers: { 'retry-after': '1' }, body: isStatus(429, 'TooManyRequests', 'slow down') }
+      return SLOW_DOWN
     })
     const spec = world.spec()
     const startedAt = Date.now()
@@ -132,6 +120,23 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
     await driver.remove(spec.name)
   })
 
+  test('creates that collide with others are sent again, the Service too', async () => {
+    const driver = world.another({ kubeconfig: viaBad })
+    await driver.cluster.synced()
+    const seen = new Set<string>()
+    server.interfere(({ method, url }) => {
+      if (method !== 'POST' || seen.has(url.pathname)) return null
+      seen.add(url.pathname)
+      return COLLIDED
+    })
+    const spec = world.spec()
+    await driver.create(spec)
+    server.interfere(null)
+    expect(seen.size).toBeGreaterThan(1)
+    await becomesReady(driver, spec.name)
+    await driver.remove(spec.name)
+  })
+
   test('an answer that is lost on its way makes no second sandbox, and no failure', async () => {
     const driver = world.another({ kubeconfig: viaBad })
     const spec = world.spec()
@@ -140,7 +145,9 @@ describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
     await expect(driver.create(spec)).resolves.toBeUndefined()
     let left = 2
     server.interfere(({ method }) =>
-      method === 'DELETE' && left-- > 0 ? { status: 503, body: isStatus(503, 'ServiceUnavailable', 'not now') } : null,
+      method === 'DELETE' && left-- > 0
+        ? { status: 503, body: statusBody(503, 'ServiceUnavailable', 'not now') }
+        : null,
     )
     await driver.remove(spec.name)
     server.interfere(null)
