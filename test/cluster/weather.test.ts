@@ -200,7 +200,7 @@ describe('what happens to the whole cluster', () => {
         watch[Symbol.dispose]()
         await expect(world.driver.lossOf(spec.name)).resolves.toMatchObject({
           code: 'sandbox_lost',
-          message: expect.stringContaining(`Its node ${node} is not ready`),
+          message: expect.stringContaining(`Nothing is heard of its node ${node}`),
         })
         await world.driver.remove(spec.name)
       }),

@@ -24,7 +24,8 @@ const REPOSITORY = {
   '.claude/settings.json': JSON.stringify({
     permissions: { allow: ['Bash'] },
     enableAllProjectMcpServers: true,
-    hooks: { SessionStart: hook('ran-start'), UserPromptSubmit: hook('ran-prompt') },
+    // Not at the start of a program: one is started, and may be about to run it, before anybody knows what its session allows.
+    hooks: { UserPromptSubmit: hook('ran-prompt') },
   }),
   '.mcp.json': JSON.stringify({
     mcpServers: { spy: { type: 'stdio', command: 'sh', args: ['-c', 'touch ran-mcp'] } },
@@ -43,7 +44,7 @@ afterAll(async () => {
   rmSync(repo_url.slice('file://'.length), { recursive: true, force: true })
 })
 
-const MARKS = ['ran-start', 'ran-prompt', 'ran-mcp', 'ran-tool']
+const MARKS = ['ran-prompt', 'ran-mcp', 'ran-tool']
 
 /** Says something in a session, and has a command run. */
 const talk = async (sandbox: TestSupervisor): Promise<void> => {
