@@ -61,13 +61,16 @@ const look = async ({ client, config, told }: Look): Promise<Preflight> => {
   return found
 }
 
+/** A second apart. */
+const startLooksMax = 20
+
 /**
  * While the API server does not answer nothing is known, not even which watches are allowed. One that has just started refuses everybody until it has read its
- * roles: what is missing is missing if it was ready before.
+ * roles: what is missing is missing if it was ready before. A cluster may keep from everybody whether it is: then it is missing if it is so for long enough.
  */
 const answered = async (on: Look, signal: AbortSignal): Promise<Preflight> => {
-  for (;;) {
-    const ready = await isReady(on.client)
+  for (let looks = 1; ; looks++) {
+    const ready = (await isReady(on.client)) || looks >= startLooksMax
     const found = await look(on)
     const missing = found.problems.length + found.warnings.length
     if (!found.unreachable && (missing === 0 || ready)) return found

@@ -59,3 +59,13 @@ test.each([
     failure: { code, message: expect.stringContaining(message) },
   })
 })
+
+/** Until it has read its roles an API server answers everything so. */
+const MAY_NOT = { refuse: 403, message: 'User "lap" cannot create resource "sandboxes" in API group "agents.x-k8s.io"' }
+
+test('what an API server refuses that refuses also to say whether it is ready is tried later, not a failure', async () => {
+  cluster.answers.set(OBJECTS, MAY_NOT).set('/readyz', { refuse: 403, message: 'cannot get path "/readyz"' })
+  await expect(driver.create(spec)).rejects.toMatchObject({ code: 'unavailable', cause: { status: 403 } })
+  cluster.answers.set('/readyz', 'ok')
+  await expect(driver.create(spec)).rejects.toMatchObject({ failure: { code: 'setup_failed' } })
+})

@@ -27,12 +27,12 @@ export const rejected = (error: unknown, what: string): unknown => {
 const lacksRight = (error: unknown): boolean =>
   isKubeError(error) && error.status === 403 && /cannot \w+ resource/.test(error.message)
 
-/** An API server that has just started refuses everybody until it has read its roles, and is not ready until then. Everybody may ask it. */
+/** An API server that has just started refuses everybody everything until it has read its roles, this question, too: 403 is no answer to it. */
 export const isReady = (client: Pick<KubeClient, 'text'>): Promise<boolean> =>
   client.text({ path: '/readyz', timeoutMs: readyzMs }).then(
     () => true,
-    // Something in front of the API server may keep the question from it.
-    (error: unknown) => hasStatus(error, 403, 404),
+    // Something in front of the API server keeps the question from it.
+    (error: unknown) => hasStatus(error, 404),
   )
 
 /** Sends what changes something, or has to be believed when it is refused. */
