@@ -6,7 +6,10 @@ import type { Figure } from './stats.ts'
 
 /** Harnesses that hold a conversation, and the one of almost no size. */
 export const CONVERSATIONAL = ['opencode', 'claude-agent-sdk', 'codex', 'qwen-code'] as const
-export type HarnessId = 'light' | (typeof CONVERSATIONAL)[number]
+/** Harnesses that are typed into. */
+export const TERMINALS = ['claude-code', 'codex-terminal'] as const
+export type TerminalId = (typeof TERMINALS)[number]
+export type HarnessId = 'light' | (typeof CONVERSATIONAL)[number] | TerminalId
 
 /** What a scenario works with. What is measured is measured over HTTP; SQL only reads times that Postgres noted, and whether all is quiet. */
 export type Bench = {

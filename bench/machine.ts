@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import os from 'node:os'
 import { promisify } from 'node:util'
 import { temporalCli } from '../tools/temporal.mjs'
-import { type Bench, CONVERSATIONAL } from './bench.ts'
+import { type Bench, CONVERSATIONAL, TERMINALS } from './bench.ts'
 import type { Figure } from './stats.ts'
 
 const run = promisify(execFile)
@@ -27,13 +27,13 @@ export type Results = { started_at: string; quick: boolean; machine: Machine; fi
 
 const packagesOf = async (harness: string): Promise<Record<string, string>> => {
   const text = await readFile(new URL(`../harness/${harness}/package.json`, import.meta.url), 'utf8')
-  return (JSON.parse(text) as { dependencies: Record<string, string> }).dependencies
+  return (JSON.parse(text) as { dependencies?: Record<string, string> }).dependencies ?? {}
 }
 
 export const machineFacts = async ({ sql }: Pick<Bench, 'sql'>): Promise<Machine> => {
   const [version] = await sql<{ server_version: string }>('show server_version')
   const { stdout } = await run(await temporalCli(), ['--version'])
-  const [opencode = {}, ...others] = await Promise.all(CONVERSATIONAL.map(packagesOf))
+  const [opencode = {}, ...others] = await Promise.all([...CONVERSATIONAL, ...TERMINALS].map(packagesOf))
   return {
     cores: os.cpus().length,
     cpu: os.cpus()[0]?.model ?? 'unknown',

@@ -1,6 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
 import { expect, test } from '@jest/globals'
-import type { Results } from './machine.ts'
 import { basesOf, type Figure, missed, percentile, table } from './stats.ts'
 
 const figure = (more: Partial<Figure> = {}): Figure => ({ name: 'start', samples: [4, 1, 3, 2], ...more })
@@ -39,26 +37,4 @@ test('what is cold may differ from figure to figure: its ratio is to the one it 
     cold: 1,
   }).split('\n')
   expect(rows.slice(2).map((row) => row.trim().split(/\s+/).at(-1))).toEqual(['1.0×', '0.25×', '–'])
-})
-
-const read = (path: string): string => readFileSync(new URL(path, import.meta.url), 'utf8')
-
-test.each(['reference', 'cluster'])('the page on benchmarks shows the table of the run in results/%s.json', (name) => {
-  const results = JSON.parse(read(`results/${name}.json`)) as Results
-  expect(results.quick).toBe(false)
-  const page = read('../docs/benchmarks.md')
-  expect(page).toContain(table(results.figures, basesOf(results.figures)))
-  expect(page).toContain(results.started_at.slice(0, 10))
-})
-
-test('the page on benchmarks shows the table of the run in results/harness.json, or says that there is none', () => {
-  const page = read('../docs/benchmarks.md')
-  const file = new URL('results/harness.json', import.meta.url)
-  const none = 'No run is kept here yet'
-  if (!existsSync(file)) return expect(page).toContain(none)
-  const results = JSON.parse(readFileSync(file, 'utf8')) as Results
-  expect(results.quick).toBe(false)
-  expect(page).not.toContain(none)
-  expect(page).toContain(table(results.figures, basesOf(results.figures)))
-  expect(page).toContain(results.started_at.slice(0, 10))
 })
