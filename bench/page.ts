@@ -4,7 +4,7 @@ import type { Results } from './machine.ts'
 import { basesOf, table } from './stats.ts'
 
 /** Runs that are kept, as `results/<name>.json`, and shown in docs/benchmarks.md. `node bench/page.ts` puts them there. */
-export const KEPT = ['reference', 'cluster', 'real-node'] as const
+export const KEPT = ['reference', 'cluster', 'real-node', 'harness'] as const
 
 const PAGE = fileURLToPath(new URL('../docs/benchmarks.md', import.meta.url))
 const END = '<!-- end of run -->'

@@ -1,5 +1,5 @@
 import { expect, test } from '@jest/globals'
-import { basesOf, type Figure, missed, percentile, table } from './stats.ts'
+import { type Figure, missed, percentile, table } from './stats.ts'
 
 const figure = (more: Partial<Figure> = {}): Figure => ({ name: 'start', samples: [4, 1, 3, 2], ...more })
 

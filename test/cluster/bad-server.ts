@@ -51,6 +51,12 @@ export const COLLIDED = {
   ),
 }
 
+/** As a load balancer in front of servers none of which is ready. */
+export const NOT_READY = {
+  status: 503,
+  body: statusBody(503, 'ServiceUnavailable', 'no server is ready'),
+}
+
 /** It shows the certificate that clients of the real one expect. */
 export const startBadServer = async ({ kubeconfig, own }: PrivateCluster): Promise<BadServer> => {
   const pki = (name: string): Promise<string> => readFile(path.join(own.dir, 'pki', name), 'utf8')

@@ -46,7 +46,7 @@ const errorOf = (status: number, body: string): KubeError => {
     const { reason, message } = JSON.parse(body) as { reason?: string; message?: string }
     return new KubeError(status, reason ?? 'Unknown', message ?? body)
   } catch {
-    return new KubeError(status, 'Unknown', body.slice(0, 300))
+    return new KubeError(status, 'Unknown', body.slice(0, 2_000))
   }
 }
 
