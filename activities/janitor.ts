@@ -1,150 +1,27 @@
-import pLimit from 'p-limit'
-import type { SandboxRow } from '../db/entities/sandbox.ts'
-import {
-  leakedSandboxes,
-  overdueSessions,
-  pokePools,
-  poolsToCheck,
-  sessionToStart,
-  silentPools,
-  strandedSandboxes,
-} from '../db/flow.ts'
-import { endSandbox, liveSandboxes, recordedSandboxes, sandboxesToRemove } from '../db/sandboxes.ts'
+import { leakedSandboxes, overdueSessions, pokePools, poolsToCheck, sessionToStart, silentPools } from '../db/flow.ts'
 import { endSession } from '../db/session-end.ts'
 import { liveSessions } from '../db/sessions.ts'
 import type { LiveSession } from '../db/sessions.ts'
 import { addOutbox } from '../db/outbox.ts'
 import { terminalSandboxes } from '../db/terminal-usage.ts'
 import { forgetDeliveries, overdueDeliveries } from '../db/webhook-deliveries.ts'
-import { errorText } from '../domain/errors.ts'
 import {
-  janitorConcurrency,
   janitorHeartbeatMs,
   ledgerGraceMs,
   poolWedgedMs,
-  sandboxReadyTimeoutMs,
   sessionCreatingTimeoutMs,
   webhookOverdueMs,
 } from '../domain/limits.ts'
 import { sessionWorkflowId } from '../domain/names.ts'
-import type { ListedSandbox } from '../sandbox/driver.ts'
 import { ledgerChecked, type Repairs } from '../telemetry/events/ledger.ts'
 import { sessionFailed } from '../telemetry/events/sessions.ts'
 import { compareCheckpoints, noCheckpointRepairs } from './checkpoint-ledger.ts'
 import type { ActivityDeps } from './deps.ts'
 import { withHeartbeat } from './heartbeat.ts'
-import { inspected, mark, mayLive, noteFailure, removeEnded } from './sandbox.ts'
+import { isOld, type Look, repair } from './repair.ts'
+import { compareSandboxes, noSandboxRepairs } from './sandbox-ledger.ts'
 import { expire } from './session.ts'
-import { noteStartFailure } from './start-failure.ts'
 import { noteUsage } from './terminal-usage.ts'
-
-const isOld = (date: Date, ms: number): boolean => Date.now() - date.getTime() > ms
-
-/** Since when a row has been in its state, as far as it says. */
-const since = (row: SandboxRow): Date => row.claimed_at ?? row.ready_at ?? row.created_at
-
-/** A row says that a sandbox lives, and there is none, or a dead one. One that is being made has whoever makes it, and a deadline. */
-const noteLost = async (deps: ActivityDeps, row: SandboxRow, listed: ListedSandbox | undefined): Promise<boolean> => {
-  if (row.state === 'provisioning') {
-    if (!isOld(row.created_at, sandboxReadyTimeoutMs + ledgerGraceMs)) return false
-    const evidence = await deps.driver.inspect(row.name)
-    return noteStartFailure(deps, row, { code: 'start_timeout', message: 'It never became ready', evidence })
-  }
-  if (listed?.alive === true) return false
-  // It may have been made after the list was.
-  if (mayLive(await inspected(deps, row.name))) return false
-  return noteFailure(deps, row, await deps.driver.lossOf(row.name), row.state === 'warm' ? 'warm' : 'session')
-}
-
-/** One look: what it has put right so far, and what it could not. */
-type Look = { deps: ActivityDeps; errors: number }
-
-/** Does one thing after the other; what fails is logged, and keeps nothing else from being put right. @returns how many were */
-const repair = async <T>(
-  look: Look,
-  items: T[],
-  work: { of: (item: T) => string; do: (item: T) => Promise<boolean> },
-) => {
-  const limit = pLimit(janitorConcurrency)
-  const repaired = await Promise.all(
-    items.map((item) =>
-      limit(async () => {
-        try {
-          return await work.do(item)
-        } catch (error) {
-          look.errors++
-          look.deps.log.warn(
-            { subject: work.of(item), reason: errorText(error) },
-            'the janitor could not put this right',
-          )
-          return false
-        }
-      }),
-    ),
-  )
-  return repaired.filter(Boolean).length
-}
-
-/** Sandboxes whose place does not know what they are for: the worker that would have told it died, or could not reach it, or another told it late. */
-const unmarked = (rows: SandboxRow[], listed: Map<string, ListedSandbox>): SandboxRow[] =>
-  rows.filter((row) => {
-    const found = listed.get(row.name)
-    const isUp = row.state === 'warm' || (row.state === 'claimed' && row.session_id !== null)
-    if (!isUp || !isOld(since(row), ledgerGraceMs) || found?.alive !== true) return false
-    return !found.isMarked || found.sessionId !== row.session_id
-  })
-
-const markAll = async (look: Look, rows: SandboxRow[]): Promise<number> => {
-  // Where nobody looks at marks none is missing.
-  if (look.deps.driver.markClaimed === null) return 0
-  return repair(look, rows, { of: ({ name }) => name, do: ({ id }) => mark(look.deps, id) })
-}
-
-/** Without a row that lives, and ours to remove. What does not say whose it is may be of another installation with the same settings. */
-const strangersOf = async (deps: ActivityDeps, listed: ListedSandbox[], rows: SandboxRow[]) => {
-  const known = new Set(rows.map(({ name }) => name))
-  const strangers = listed.filter((one) => !known.has(one.name) && isOld(one.createdAt, ledgerGraceMs))
-  const unsaid = strangers.filter(({ ours }) => ours === null).map(({ name }) => name)
-  const recorded = unsaid.length === 0 ? new Set<string>() : await recordedSandboxes(deps.sql, unsaid)
-  return strangers.filter(({ name, ours }) => ours ?? recorded.has(name))
-}
-
-/** Rows against sandboxes. */
-const compareSandboxes = async (look: Look) => {
-  const { deps } = look
-  // Sandboxes first: a row is always written before its sandbox is made, so what has no row here has none.
-  const listed = await deps.driver.list()
-  const rows = await liveSandboxes(deps.sql)
-  const byName = new Map(listed.map((one) => [one.name, one]))
-  const of = ({ name }: { name: string }): string => name
-  const rows_gone = await repair(
-    look,
-    rows.filter(({ state }) => state === 'provisioning' || state === 'warm' || state === 'claimed'),
-    { of, do: (row) => noteLost(deps, row, byName.get(row.name)) },
-  )
-  const objects_removed = await repair(look, await strangersOf(deps, listed, rows), {
-    of,
-    do: async ({ name }) => {
-      await deps.driver.remove(name)
-      return true
-    },
-  })
-  const sandboxes_released = await repair(look, await strandedSandboxes(deps.sql, ledgerGraceMs), {
-    of,
-    do: async ({ id }) => (await endSandbox(deps.sql, id)) !== null,
-  })
-  // Whoever ended them should have removed them by now.
-  const overdue = (await sandboxesToRemove(deps.sql)).filter((row) => isOld(row.ended_at ?? since(row), ledgerGraceMs))
-  await repair(look, overdue, {
-    of,
-    do: async ({ id }) => {
-      await removeEnded(deps, id)
-      return true
-    },
-  })
-  const sandboxes_marked = await markAll(look, unmarked(rows, byName))
-  return { rows_gone, objects_removed, sandboxes_released, sandboxes_marked }
-}
 
 const runningWorkflows = async (deps: ActivityDeps, type: string): Promise<Set<string>> => {
   const found = new Set<string>()
@@ -247,10 +124,9 @@ const part = async <T extends object>(look: Look, nothing: T, compare: (look: Lo
 const sweep = async (deps: ActivityDeps): Promise<Repairs> => {
   const startedAt = Date.now()
   const look: Look = { deps, errors: 0 }
-  const sandboxes = { rows_gone: 0, objects_removed: 0, sandboxes_released: 0, sandboxes_marked: 0 }
   const sessions = { workflows_started: 0, sessions_failed: 0, sessions_expired: 0 }
   const compared = {
-    ...(await part(look, sandboxes, compareSandboxes)),
+    ...(await part(look, noSandboxRepairs, compareSandboxes)),
     ...(await part(look, sessions, compareSessions)),
     ...(await part(look, { pools_restarted: 0 }, wakePools)),
     ...(await part(look, { deliveries_started: 0 }, careForDeliveries)),

@@ -20,7 +20,7 @@ const manifest: HarnessManifest = {
     ruled: {
       // Settings of the workspace have hooks and MCP servers run, and allow tools.
       sessionMeta: { claudeCode: { options: { ...options, settingSources: ['user'] } } },
-      files: { '.claude/CLAUDE.md': instructionsOf(context.workspace) },
+      files: () => ({ '.claude/CLAUDE.md': instructionsOf(context.workspace) }),
     },
     sessionFiles(session, workspace) {
       const projects = `.claude/projects/${workspace.replaceAll(/[^a-zA-Z0-9]/g, '-')}`

@@ -1,3 +1,5 @@
+import { existsSync, readFileSync } from 'node:fs'
+import path from 'node:path'
 import type { HarnessContext } from '../../supervisor/harness.ts'
 import { modelLimitOf } from '../../supervisor/model-limit.ts'
 
@@ -5,6 +7,19 @@ import { modelLimitOf } from '../../supervisor/model-limit.ts'
 export const GATEWAY_KEY = 'LAP_GATEWAY_KEY'
 /** Milliseconds without a word of a stream; how long a model may think is the gateway's business. */
 const silenceMaxMs = 24 * 3_600_000
+
+/** Strings of JSON are strings of TOML, but for one character. */
+export const tomlText = (value: string): string => JSON.stringify(value).replaceAll('\u007f', String.raw`\u007f`)
+
+/** Whether Codex takes what the workspace has it run: settings, MCP servers, hooks, rules of what is allowed. By itself it trusts one in which it has once been free. */
+export const trustTable = ({ workspace }: HarnessContext, level: 'trusted' | 'untrusted'): string =>
+  `[projects.${tomlText(workspace)}]\ntrust_level = "${level}"`
+
+/** Of a workspace that is not trusted Codex does not read this, either; but of its own home it does. */
+export const instructionsOf = ({ workspace }: HarnessContext): Record<string, string> => {
+  const file = path.join(workspace, 'AGENTS.md')
+  return existsSync(file) ? { '.codex/AGENTS.md': readFileSync(file, 'utf8') } : {}
+}
 
 export type CodexSettings = {
   approval: 'never' | 'on-request'

@@ -1,6 +1,9 @@
 import path from 'node:path'
 import type { HarnessManifest } from '../../supervisor/harness.ts'
-import { GATEWAY_KEY, codexConfiguration } from './configuration.ts'
+import { GATEWAY_KEY, codexConfiguration, instructionsOf, trustTable } from './configuration.ts'
+
+const FREE = { approval: 'never', sandbox: 'danger-full-access' } as const
+const CONFIGURATION = '.codex/config.toml'
 
 const manifest: HarnessManifest = {
   id: 'codex',
@@ -19,7 +22,15 @@ const manifest: HarnessManifest = {
       CODEX_ACP_PROMPT_SUGGESTIONS: 'false',
     },
     title: 'Session',
-    files: { '.codex/config.toml': codexConfiguration(context, { approval: 'never', sandbox: 'danger-full-access' }) },
+    files: { [CONFIGURATION]: codexConfiguration(context, FREE) },
+    ruled: {
+      files: () => ({
+        [CONFIGURATION]: codexConfiguration(context, { ...FREE, tables: [trustTable(context, 'untrusted')] }),
+        ...instructionsOf(context),
+      }),
+      // The adapter has Codex trust the path of a session, as it stands; Codex itself knows it without the stroke at its end.
+      cwd: `${context.workspace}/`,
+    },
     // By year, month and day. Its databases are made from them.
     sessionFiles: (session) => [`.codex/sessions/*/*/*/rollout-*-${session}.jsonl`],
     modes: { unattended: 'agent-full-access', asking: 'read-only' },

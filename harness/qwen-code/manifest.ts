@@ -1,4 +1,5 @@
 import path from 'node:path'
+import { PERMISSION_KINDS, type PermissionKind, type PermissionPolicy, ruleFor } from '../../domain/permission.ts'
 import type { HarnessContext, HarnessManifest } from '../../supervisor/harness.ts'
 import { modelLimitOf } from '../../supervisor/model-limit.ts'
 
@@ -28,6 +29,26 @@ const settings = ({ gateway, env }: HarnessContext): object => ({
   context: { fileName: ['QWEN.md', 'AGENTS.md'] },
 })
 
+const TOOLS: Record<PermissionKind, string[]> = {
+  execute: ['run_shell_command'],
+  edit: ['edit'],
+  fetch: ['web_fetch', 'web_search'],
+  other: ['mcp__*'],
+}
+
+/**
+ * Over those of the workspace, which would allow tools and have hooks run: what has to be asked for is asked for whatever else is allowed. Its MCP servers wait for
+ * somebody to approve them.
+ */
+const rulesOf = (permissions: PermissionPolicy): object => ({
+  disableAllHooks: true,
+  permissions: {
+    ask: PERMISSION_KINDS.filter((kind) => ruleFor(permissions, kind) !== 'allow').flatMap((kind) => TOOLS[kind]),
+  },
+})
+
+const RULES = '.qwen/rules.json'
+
 const manifest: HarnessManifest = {
   id: 'qwen-code',
   name: 'Qwen Code',
@@ -46,7 +67,9 @@ const manifest: HarnessManifest = {
       OPENAI_MODEL: context.gateway.model,
       // By itself it starts itself again with other flags, and waits for that.
       QWEN_CODE_NO_RELAUNCH: '1',
+      QWEN_CODE_SYSTEM_SETTINGS_PATH: path.join(context.home, RULES),
     },
+    ruled: { files: (permissions) => ({ [RULES]: JSON.stringify(rulesOf(permissions)) }) },
     files: { '.qwen/settings.json': JSON.stringify(settings(context)) },
     instructionsFile: '.qwen/QWEN.md',
     sessionFiles: (session, workspace) => [

@@ -1,3 +1,5 @@
+import type { PermissionPolicy } from '../../domain/permission.ts'
+
 /** How an agent that speaks the Agent Client Protocol over its standard input and output is started and used. Nothing of a session is in it. */
 export type AcpAgent = {
   /** Program and arguments. They show in the process list: no secrets. */
@@ -9,10 +11,15 @@ export type AcpAgent = {
   /** `_meta` of `session/new` and `session/load`. */
   sessionMeta?: Record<string, unknown>
   /**
-   * For sessions in which something has to be asked for: another `_meta`, and files below its home, by path. What the workspace itself would have the agent run is
-   * asked for by nobody, so it is left out here.
+   * For sessions in which something has to be asked for: another `_meta`, and files below its home, by path, written before the session is opened or loaded. What
+   * the workspace itself would have the agent run is asked for by nobody, so it is left out here. `cwd`: the workspace in other words, for an agent that trusts
+   * whatever path it is told.
    */
-  ruled?: { sessionMeta: Record<string, unknown>; files: Record<string, string> }
+  ruled?: {
+    sessionMeta?: Record<string, unknown>
+    files: (permissions: PermissionPolicy) => Record<string, string>
+    cwd?: string
+  }
   /** Title of every session; for agents that would ask the model for one. */
   title?: string
   /** Session modes: one that never asks, and one that asks for whatever changes something. */

@@ -84,7 +84,7 @@ const createCalls = (context: HarnessContext, conversations: Conversations, ques
     const { status: _, ...known } = params.toolCall
     own?.thread.hear({ sessionUpdate: 'tool_call_update', ...known })
     const { request, answered } = questions.ask(params, own?.thread.call(params.toolCall.toolCallId))
-    context.onPermission(own?.id ?? '', request)
+    if (request !== null) context.onPermission(own?.id ?? '', request)
     return answered
   },
 })

@@ -7,11 +7,14 @@ type Response = acp.RequestPermissionResponse
 
 /** The questions of an agent that wait for an answer. */
 export type Questions = {
-  /** @param call what has been told of the tool call so far */
+  /**
+   * @param call what has been told of the tool call so far
+   * @returns `request`: null for the same once more as what was answered with `allow_always`, which some agents ask all the same
+   */
   ask(
     params: acp.RequestPermissionRequest,
     call: ToolCall | undefined,
-  ): { request: PermissionRequest; answered: Promise<Response> }
+  ): { request: PermissionRequest | null; answered: Promise<Response> }
   /** @returns the session that had asked; undefined when the question is over */
   reply(id: string, decision: PermissionDecision): string | undefined
   /** Those of a session are over: its turn was cancelled. */
@@ -35,21 +38,28 @@ const answerOf = (options: acp.PermissionOption[], decision: PermissionDecision)
   return { outcome: { outcome: 'cancelled' } }
 }
 
+/** `same`: of what counts as the same. */
+type Question = { session: string; same: string; options: acp.PermissionOption[]; answer: (r: Response) => void }
+
 export const createQuestions = (): Questions => {
-  const open = new Map<string, { session: string; options: acp.PermissionOption[]; answer: (r: Response) => void }>()
+  const open = new Map<string, Question>()
+  const always = new Set<string>()
   return {
     ask({ sessionId, toolCall, options }, known) {
       const id = `per_${randomUUID().replaceAll('-', '')}`
       const call = { ...(known ?? newCall()) }
       updateCall(call, toolCall)
+      const same = JSON.stringify([sessionId, call.name, call.title])
+      if (always.has(same)) return { request: null, answered: Promise.resolve(answerOf(options, 'allow')) }
       const { promise: answered, resolve: answer } = Promise.withResolvers<Response>()
-      open.set(id, { session: sessionId, options, answer })
+      open.set(id, { session: sessionId, same, options, answer })
       const tool = { name: call.name, call_id: toolCall.toolCallId, input: call.input }
       return { answered, request: { id, kind: permissionKindOf(call.kind), title: call.title, tool } }
     },
     reply(id, decision) {
       const question = open.get(id)
       open.delete(id)
+      if (question !== undefined && decision === 'allow_always') always.add(question.same)
       question?.answer(answerOf(question.options, decision))
       return question?.session
     },

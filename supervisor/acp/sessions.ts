@@ -53,12 +53,13 @@ export const createSessions = ({ agent, home, workspace, connection }: Place): S
   const writeInstructions = (settings: SessionSettings | null): void => {
     if (agent.instructionsFile !== undefined && !takesPrompt())
       writeFiles(home, { [agent.instructionsFile]: settings?.system ?? '' })
-    if (asks(settings)) writeFiles(home, agent.ruled?.files ?? {})
+    if (settings !== null && asks(settings)) writeFiles(home, agent.ruled?.files(settings.permissions) ?? {})
   }
   const params = (settings: SessionSettings | null): acp.NewSessionRequest => {
-    const meta = (asks(settings) ? agent.ruled?.sessionMeta : undefined) ?? agent.sessionMeta
+    const ruled = asks(settings) ? agent.ruled : undefined
+    const meta = ruled?.sessionMeta ?? agent.sessionMeta
     return {
-      cwd: workspace,
+      cwd: ruled?.cwd ?? workspace,
       mcpServers: (settings?.mcp ?? []).map(serverOf),
       ...(settings?.system != null && takesPrompt()
         ? { systemPrompt: { mode: 'append' as const, content: [{ type: 'text' as const, text: settings.system }] } }
@@ -70,6 +71,11 @@ export const createSessions = ({ agent, home, workspace, connection }: Place): S
     if (agent.modes === undefined) return
     const modeId = asks(settings) ? agent.modes.asking : agent.modes.unattended
     await connection().call((agent) => agent.request('session/set_mode', { sessionId, modeId }))
+  }
+  const setTitle = async (sessionId: string): Promise<void> => {
+    const { title } = agent
+    if (title !== undefined)
+      await connection().call((agent) => agent.request('session/set_title', { sessionId, title }))
   }
   const can = (what: 'close' | 'delete' | 'list'): boolean =>
     connection().capabilities.sessionCapabilities?.[what] != null
@@ -96,9 +102,7 @@ export const createSessions = ({ agent, home, workspace, connection }: Place): S
       const { sessionId } = await connection().call((agent) => agent.request('session/new', params(settings)))
       try {
         await setMode(sessionId, settings)
-        const { title } = agent
-        if (title !== undefined)
-          await connection().call((agent) => agent.request('session/set_title', { sessionId, title }))
+        await setTitle(sessionId)
       } catch (error) {
         // Who tries again opens another one.
         await forget(sessionId).catch(() => undefined)
@@ -110,6 +114,8 @@ export const createSessions = ({ agent, home, workspace, connection }: Place): S
       writeInstructions(settings)
       await connection().call((agent) => agent.request('session/load', { sessionId, ...params(settings) }))
       await setMode(sessionId, settings)
+      // It is not in the files that have come from another sandbox.
+      await setTitle(sessionId)
     },
     setMode,
     forget,

@@ -55,9 +55,9 @@ test('a viewer who comes later sees the same screen: text, colours, cursor, the 
   await using own = await another()
   await using first = await open({}, '', own)
   first.type('seq 1 200; printf "\\033[31mred\\033[0m\\n"\r')
-  await first.until(/^red$/m)
+  await first.until(/^red\n\$ $/m)
   await using second = await open({}, '', own)
-  await second.until(/^red$/m)
+  await second.until(/^red\n\$ $/m)
   expect(second.screen()).toEqual(first.screen())
   expect(second.everything()).toEqual(first.everything())
   expect(second.everything()).toContain('1')
@@ -75,7 +75,7 @@ test('a viewer who comes later sees the same screen: text, colours, cursor, the 
   // And it goes back to where the others go.
   first.type('\r')
   first.type(String.raw`printf '\033[?1049l\033[?25h'` + '\r')
-  for (const each of [first, second, third]) await each.until(/^red$/m)
+  for (const each of [first, second, third]) await each.until(/^red\n\$ printf .*\n\$ $/m)
   expect(third.everything()).toEqual(first.everything())
 })
 
@@ -150,7 +150,7 @@ test('characters and sequences that are torn on their way are whole for every vi
   await third.until(/^a€/m)
   first.type('\r')
   for (const each of [first, second, third]) {
-    await each.until(/^a€ green$/m)
+    await each.until(/^a€ green\n\$ $/m)
   }
   expect(third.screen()).toEqual(first.screen())
   expect(second.screen()).toEqual(first.screen())

@@ -36,12 +36,13 @@ test('an API that is killed takes nothing of the screen along: at another one it
   const { id } = await openSession(stack, agent, { wait: true })
   const first = await open(id, 0)
   first.type('printf "\\033[35mstill here\\033[0m\\n"\r')
-  await first.until(/^still here$/m)
+  const whole = /^still here\n\$ $/m
+  await first.until(whole)
   const [seen, cursor] = [first.screen(), first.cursor()]
   await stack.api(0).kill('SIGKILL')
   expect((await first.closed).code).toBe(1006)
   await using second = await open(id, 1)
-  await second.until(/^still here$/m)
+  await second.until(whole)
   expect(second.screen()).toEqual(seen)
   expect(second.cursor()).toEqual(cursor)
   await stack.api(0).start()

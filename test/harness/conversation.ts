@@ -233,6 +233,19 @@ export const describeConversation = ({ id, shell, asking }: Expected): void => {
       expect(existsSync(file(`${decision}.txt`, cold))).toBe(decision === 'allow')
       expect(toolsIn(result).at(-1)!.state['status']).toBe(decision === 'allow' ? 'completed' : 'error')
     }
+    // What is always allowed is asked for once; some take every call of the program for the same.
+    const always = `${asking('ls README.md >> always.txt')}\nsay done`
+    for (const turn_id of ['always', 'again']) {
+      await client.startTurn(cold.target, { turn_id, parts: [{ type: 'text', text: always }] })
+      if (turn_id === 'always') {
+        const entry = await reader.until((each) => each.type === 'permission_asked' && each.turn_id === turn_id)
+        const { permission } = entry as JournalEntry & { type: 'permission_asked' }
+        await client.replyPermission(cold.target, permission.id, 'allow_always')
+      }
+      expect((await reader.finished(turn_id)).status).toBe('done')
+    }
+    expect(reader.entries.filter((each) => each.type === 'permission_asked' && each.turn_id === 'again')).toEqual([])
+    expect(readFileSync(file('always.txt', cold), 'utf8')).toBe('README.md\nREADME.md\n')
     // One that nobody answers ends with its turn.
     await client.startTurn(cold.target, {
       turn_id: 'open',

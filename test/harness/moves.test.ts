@@ -31,10 +31,12 @@ const workspace = async (id: string, name: string): Promise<string> =>
 const killSandbox = async (id: string): Promise<void> => {
   process.kill(supervisorPid(stack, await sandboxOf(id)), 'SIGKILL')
 }
-/** What the model was last asked with that in it. */
-const askedWith = (marker: string): string => {
-  const found = litellm.upstream.requests.filter(({ messages }) => JSON.stringify(messages).includes(marker))
-  return JSON.stringify(found.at(-1)?.messages ?? [])
+/** The model was asked with that in it, and each time with all that was said before: nobody asked it something of their own, such as for a title. */
+const expectAskedInFull = (marker: string, before: string[]): void => {
+  const asked = litellm.upstream.requests.map(({ messages }) => JSON.stringify(messages))
+  const found = asked.filter((text) => text.includes(marker))
+  expect(found).not.toEqual([])
+  expect(found.map((text) => before.filter((word) => text.includes(word)))).toEqual(found.map(() => before))
 }
 
 describe.each(['opencode', 'claude-agent-sdk', 'codex', 'qwen-code'])('%s', (harness) => {
@@ -54,7 +56,7 @@ describe.each(['opencode', 'claude-agent-sdk', 'codex', 'qwen-code'])('%s', (har
     expect(readFileSync(await workspace(id, 'made.txt'), 'utf8').trim()).toBe('made')
     const second = await say(stack, id, `run cat made.txt > copied.txt\nsay ${marked('second')}`)
     expect({ status: second.status, text: textOf(second.body) }).toEqual({ status: 200, text: marked('second') })
-    expect(askedWith(marked('second'))).toContain(marked('first'))
+    expectAskedInFull(marked('second'), [marked('first')])
     expect(readFileSync(await workspace(id, 'copied.txt'), 'utf8').trim()).toBe('made')
   }, 600_000)
 
@@ -71,7 +73,8 @@ describe.each(['opencode', 'claude-agent-sdk', 'codex', 'qwen-code'])('%s', (har
     expect(readFileSync(await workspace(id, 'copied.txt'), 'utf8').trim()).toBe('made')
     const third = await say(stack, id, `say ${marked('third')}`)
     expect({ status: third.status, text: textOf(third.body) }).toEqual({ status: 200, text: marked('third') })
-    for (const word of ['first', 'second']) expect(askedWith(marked('third'))).toContain(marked(word))
+    expectAskedInFull(marked('second'), [marked('first')])
+    expectAskedInFull(marked('third'), [marked('first'), marked('second')])
     await expectWholeLog(stack, id)
     await stack.http('DELETE', `/sessions/${id}`)
   }, 600_000)

@@ -9,7 +9,7 @@ import { type LiteLlm, startLiteLlm } from '../litellm/litellm.ts'
 import { type TestMcpServer, startMcpServer } from '../mcp-server.ts'
 import { MASTER_KEY, type TestSupervisor, bindRequest, makeRepository, startSupervisor } from '../supervisor.ts'
 import { type TerminalClient, openTerminal } from '../terminal/client.ts'
-import { PROMPTS } from '../terminal/prompts.ts'
+import { PROMPTS, awaitPrompt } from '../terminal/prompts.ts'
 import { processTexts } from './processes.ts'
 
 export type Expected = {
@@ -136,7 +136,7 @@ export const describeTerminal = ({ id, asking, question }: Expected): void => {
     })
     await client.bind(own.target, request)
     await using terminal = await open(own)
-    await terminal.until(prompt)
+    await awaitPrompt(terminal, id, { isRuled: true })
     await say(terminal, asking('echo made > asked.txt'))
     await terminal.until(question)
     expect(existsSync(file('asked.txt', own))).toBe(false)
