@@ -47,6 +47,30 @@ const writeFiles = (home: string, files: Record<string, string>): void => {
 
 type Place = { agent: AcpAgent; home: string; workspace: string; connection: () => Connection }
 
+/** What is asked of the agent about a session that is open. */
+const createRequests = ({ agent, connection }: Pick<Place, 'agent' | 'connection'>) => {
+  const setMode = async (sessionId: string, settings: SessionSettings | null): Promise<void> => {
+    if (agent.modes === undefined) return
+    const modeId = asks(settings) ? agent.modes.asking : agent.modes.unattended
+    await connection().call((agent) => agent.request('session/set_mode', { sessionId, modeId }))
+  }
+  const setTitle = async (sessionId: string): Promise<void> => {
+    const { title } = agent
+    if (title !== undefined)
+      await connection().call((agent) => agent.request('session/set_title', { sessionId, title }))
+  }
+  const can = (what: 'close' | 'delete' | 'list'): boolean =>
+    connection().capabilities.sessionCapabilities?.[what] != null
+  const close = async (sessionId: string): Promise<void> => {
+    if (can('close')) await connection().call((agent) => agent.request('session/close', { sessionId }))
+  }
+  const forget = async (sessionId: string): Promise<void> => {
+    if (can('delete')) await connection().call((agent) => agent.request('session/delete', { sessionId }))
+    else await close(sessionId)
+  }
+  return { setMode, setTitle, can, close, forget }
+}
+
 export const createSessions = ({ agent, home, workspace, connection }: Place): Sessions => {
   const takesPrompt = (): boolean => connection().capabilities.sessionCapabilities?.systemPrompt != null
 
@@ -67,25 +91,7 @@ export const createSessions = ({ agent, home, workspace, connection }: Place): S
       ...(meta === undefined ? {} : { _meta: meta }),
     }
   }
-  const setMode = async (sessionId: string, settings: SessionSettings | null): Promise<void> => {
-    if (agent.modes === undefined) return
-    const modeId = asks(settings) ? agent.modes.asking : agent.modes.unattended
-    await connection().call((agent) => agent.request('session/set_mode', { sessionId, modeId }))
-  }
-  const setTitle = async (sessionId: string): Promise<void> => {
-    const { title } = agent
-    if (title !== undefined)
-      await connection().call((agent) => agent.request('session/set_title', { sessionId, title }))
-  }
-  const can = (what: 'close' | 'delete' | 'list'): boolean =>
-    connection().capabilities.sessionCapabilities?.[what] != null
-  const close = async (sessionId: string): Promise<void> => {
-    if (can('close')) await connection().call((agent) => agent.request('session/close', { sessionId }))
-  }
-  const forget = async (sessionId: string): Promise<void> => {
-    if (can('delete')) await connection().call((agent) => agent.request('session/delete', { sessionId }))
-    else await close(sessionId)
-  }
+  const { setMode, setTitle, can, close, forget } = createRequests({ agent, connection })
   return {
     close,
     canClose: () => can('close'),
