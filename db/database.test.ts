@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
 import { expect, test } from '@jest/globals'
 import { createTestDatabase } from '../test/database.ts'
 import { startTransactionPooler } from '../test/transaction-pooler.ts'
@@ -104,4 +106,26 @@ test('a database that was closed opens no connection for a straggler', async () 
   await expect(closed.sql.tx((tx) => tx.query('select 1'))).rejects.toMatchObject({ code: 'unavailable' })
   const left = "select from pg_stat_activity where application_name = 'closed' and pid <> $1"
   expect(await database.db.sql.query(left, [own!.pid])).toEqual([])
+})
+
+/** The code of a request for TLS in Postgres' protocol. */
+const SSL_REQUEST = 80_877_103
+
+test('no connection is made without TLS where DATABASE_URL asks for it', async () => {
+  const asked: number[] = []
+  // It has none.
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined)
+    socket.once('data', (bytes) => {
+      asked.push(bytes.readInt32BE(4))
+      socket.end('N')
+    })
+  })
+  await once(server.listen(0, '127.0.0.1').unref(), 'listening')
+  const { port } = server.address() as AddressInfo
+  await using db = await createDatabase({ url: `postgresql://lap:x@127.0.0.1:${port}/lap?sslmode=require` })
+  for (const connect of [() => db.sql.query('select 1'), () => db.orm.migrator.up(), () => migrate(db)])
+    await expect(connect()).rejects.toThrow('does not support SSL')
+  expect(new Set(asked)).toEqual(new Set([SSL_REQUEST]))
+  server.close()
 })

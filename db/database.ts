@@ -79,6 +79,8 @@ const options = (url: string, extra: Extra): Options => ({
   // More connections than cores only wait for each other; each has to plan every statement once.
   pool: { min: 0, max: extra.poolMax ?? 10 },
   driverOptions: {
+    // The ORM takes host, port, user, password and name from it, and nothing of its parameters: not how TLS is wanted, not the folder of a socket.
+    connectionString: url,
     application_name: extra.applicationName ?? 'lap',
     // The pool is shared with SQL by hand, which wants Dates and parsed JSON as `pg` gives them.
     types: new TypeOverrides(),

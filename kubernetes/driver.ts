@@ -74,7 +74,10 @@ export const createKubernetesDriver = (options: KubernetesDriverOptions): Kubern
     async ready(name, wait) {
       const spec = specs.get(name)
       if (spec === undefined) throw new AppError('invalid', `sandbox ${name} was not created by this process`)
-      const { endpoint, podUid } = await start(spec, wait).finally(() => specs.delete(name))
+      const { endpoint, podUid } = await start(spec, wait).finally(() => {
+        // An attempt of the same start may have begun after this one was given up.
+        if (specs.get(name) === spec) specs.delete(name)
+      })
       const troubled = (error: unknown): void => onTrouble(`sandbox ${name} could not be marked: ${errorText(error)}`)
       // It can be used without; the mark says which pod it was, and that it came so far. Who claims it, and the janitor, make up for it.
       await Promise.all([

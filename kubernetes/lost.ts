@@ -48,7 +48,9 @@ export const watchLost = (cluster: Cluster, { onLost, confirm, signal }: LostOpt
     if (object !== undefined && wasUp(object)) running.add(name)
     if (is === 'failed' && running.has(name)) void suspect(name)
     // Names are never used again.
-    if (object === undefined && pod === undefined) running.delete(name)
+    if (object !== undefined || pod !== undefined) return
+    running.delete(name)
+    told.delete(name)
   }
 
   const begin = (): void => {

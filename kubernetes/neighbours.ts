@@ -40,7 +40,7 @@ export const neighbourProblems = async (options: NeighbourOptions): Promise<Prob
     problems.push({
       what: `Sandboxes of this installation in namespace ${namespace} have ${named}=${before}, and K8S_INSTANCE is ${instance}: nobody removes them.`,
       detail: `for instance ${leftOver.metadata.name}`,
-      remedy: `Set K8S_INSTANCE=${before} again until its sessions have ended, or delete them: kubectl -n ${namespace} delete sandboxes,pods,services,networkpolicies -l ${made}=${installation},${named}=${before}`,
+      remedy: `Set K8S_INSTANCE=${before} again until its sessions have ended, or delete them: kubectl -n ${namespace} delete sandboxes,pods,services,networkpolicies -l ${made}=${installation},${named}=${before} (without agent-sandbox leave out "sandboxes,")`,
     })
   }
   return problems

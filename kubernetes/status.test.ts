@@ -227,14 +227,14 @@ test.each<[string, Partial<Seen>, string]>([
 })
 
 test.each<[string, Pod, string, number]>([
-  ['a registry that does not answer', waiting('ErrImagePull', 'i/o timeout'), 'image_pull', 4_000],
-  ['a registry that did not answer twice', waiting('ImagePullBackOff', 'Back-off pulling image'), 'image_pull', 4_000],
-  ['a runtime that cannot create it', waiting('CreateContainerError', 'name is reserved'), 'setup_failed', 4_000],
+  ['a registry that does not answer', waiting('ErrImagePull', 'i/o timeout'), 'image_pull', 3_000],
+  ['a registry that did not answer twice', waiting('ImagePullBackOff', 'Back-off pulling image'), 'image_pull', 3_000],
+  ['a runtime that cannot create it', waiting('CreateContainerError', 'name is reserved'), 'setup_failed', 3_000],
   [
     'a user that the image does not allow',
     waiting('CreateContainerConfigError', 'image will run as root'),
     'setup_failed',
-    4_000,
+    3_000,
   ],
   [
     'no room on any node',

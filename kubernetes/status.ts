@@ -26,8 +26,8 @@ export type Verdict =
   | { is: 'failing'; code: FailureCode; message: string; graceMs: number }
   | { is: 'failed'; code: FailureCode; message: string }
 
-/** A registry, or a runtime, gets one more chance: the kubelet tries again after a few seconds. */
-const containerGraceMs = 4_000
+/** A registry, or a runtime, may be better in a moment; but whoever waits is to hear of a failure within 5 s of its first sight, reading the evidence included. */
+const containerGraceMs = 3_000
 
 const PULLING = new Set([
   'ErrImagePull',

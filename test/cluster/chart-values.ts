@@ -108,6 +108,11 @@ export const FULL: Values = {
     extraVolumes: [{ name: 'harnesses', persistentVolumeClaim: { claimName: 'harnesses' } }],
     extraVolumeMounts: [{ name: 'harnesses', mountPath: '/opt/harnesses', readOnly: true }],
   },
+  migrations: {
+    extraEnv: [{ name: 'PGSSLROOTCERT', value: '/etc/ca/ca.pem' }],
+    extraVolumes: [{ name: 'ca', configMap: { name: 'ca' } }],
+    extraVolumeMounts: [{ name: 'ca', mountPath: '/etc/ca' }],
+  },
   service: { type: 'NodePort', nodePort: 30_080, annotations: { 'example.com/lb': 'internal' } },
   ingress: {
     enabled: true,
