@@ -31,23 +31,23 @@ const textOf = (frame: Frame): string => {
 /** Small enough that a client which takes anything takes one in time. */
 const PIECE_BYTES = 64 * 1_024
 
-/** @returns false when the client took nothing for `drainTimeoutMs` */
+/** @returns `slow`: the client took nothing for `drainTimeoutMs`; `cut`: the signal came amid the text */
 export const writeSlowly = async (
   res: ServerResponse,
   text: string,
   { signal, drainTimeoutMs }: { signal: AbortSignal; drainTimeoutMs: number },
-): Promise<boolean> => {
+): Promise<'whole' | 'cut' | 'slow'> => {
   const bytes = Buffer.from(text)
   for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
-    if (signal.aborted || res.writableEnded) return true
+    if (signal.aborted || res.writableEnded) return at === 0 ? 'whole' : 'cut'
     if (res.write(bytes.subarray(at, at + PIECE_BYTES))) continue
     try {
       await once(res, 'drain', { signal: AbortSignal.any([signal, AbortSignal.timeout(drainTimeoutMs)]) })
     } catch {
-      return signal.aborted
+      if (!signal.aborted) return 'slow'
     }
   }
-  return true
+  return 'whole'
 }
 
 const openResponse = ({ res }: Context): AbortController => {
@@ -82,8 +82,12 @@ export const stream = async (
     if (!res.writableNeedDrain) res.write(': heartbeat\n\n')
   }, streamHeartbeatMs)
   const signal = AbortSignal.any([gone.signal, drain])
+  let isCut = false
   const send = async (frames: Frame[]): Promise<void> => {
-    if (await writeSlowly(res, frames.map(textOf).join(''), { signal, drainTimeoutMs: streamDrainTimeoutMs })) return
+    const text = frames.map(textOf).join('')
+    const written = await writeSlowly(res, text, { signal, drainTimeoutMs: streamDrainTimeoutMs })
+    isCut ||= written === 'cut'
+    if (written !== 'slow') return
     closed('slow')
     res.destroy()
   }
@@ -94,7 +98,8 @@ export const stream = async (
     if (!signal.aborted) throw error
   } finally {
     clearInterval(heartbeat)
-    if (!gone.signal.aborted) res.end(drain.aborted ? `retry: ${streamRetryMs}\n\n` : undefined)
+    // Behind half a frame it would end that one, and the client would take it for whole. An unfinished one it leaves out.
+    if (!gone.signal.aborted) res.end(drain.aborted && !isCut ? `retry: ${streamRetryMs}\n\n` : undefined)
     closed(gone.signal.aborted ? 'closed' : 'ended')
   }
 }
