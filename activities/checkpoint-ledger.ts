@@ -5,10 +5,11 @@ import { checkpointAbandonedMs, checkpointsComparedMax, janitorEveryMs } from '.
 import { isId } from '../domain/names.ts'
 import { removeArchives } from './checkpoint.ts'
 import type { ActivityDeps } from './deps.ts'
+import { isOld } from './repair.ts'
 
 export const noCheckpointRepairs = { checkpoints_expired: 0, checkpoints_lost: 0, archives_removed: 0 }
 
-const isOld = (at: Date | null): boolean => at !== null && Date.now() - at.getTime() > checkpointAbandonedMs
+const isSettled = (at: Date | null): boolean => at !== null && isOld(at, checkpointAbandonedMs)
 
 /** Of a large store a sixteenth, another one at each look: ids are random, so each has about as many. */
 const sliceOf = (rows: number): string =>
@@ -28,11 +29,11 @@ const compareStore = async ({ sql }: ActivityDeps, store: CheckpointStore) => {
   let lost = 0
   for (const { id, state, place, bytes, stored_at } of rows.values()) {
     const isMissing = place === store.place && sizes.get(id) !== bytes
-    if (state === 'stored' && isOld(stored_at) && isMissing && (await checkpointLost(sql, id))) lost++
+    if (state === 'stored' && isSettled(stored_at) && isMissing && (await checkpointLost(sql, id))) lost++
   }
   let removed = 0
   for (const { id, at } of archives) {
-    if (rows.has(id) || !isId(id) || !isOld(at)) continue
+    if (rows.has(id) || !isId(id) || !isSettled(at)) continue
     await store.remove(id)
     removed++
   }

@@ -7,8 +7,8 @@ import { eventually } from './namespace.ts'
 import { sharedKubeconfig, sharedPlacement } from './shared.ts'
 import { becomesReady, createWorld, type World } from './world.ts'
 
-/** How much later than the cluster shows it a loss may be told: 5 s, and as much as a machine needs that does other things, too. */
-const TOLD_WITHIN_MS = 8_000
+/** How much later than the cluster shows it a loss may be told. */
+const TOLD_WITHIN_MS = 5_000
 
 describe.each(['sandbox', 'pod'] as const)('with K8S_SANDBOX_API=%s', (api) => {
   let world: World

@@ -7,8 +7,8 @@ import { sharedKubeconfig } from './shared.ts'
 import { startWebhook } from './webhook.ts'
 import { becomesReady, createWorld, type World } from './world.ts'
 
-/** How much later than the cluster shows it a failure may be told: 5 s, and as much as a machine needs that does other things, too. */
-const TOLD_WITHIN_MS = 8_000
+/** How much later than the cluster shows it a failure may be told. */
+const TOLD_WITHIN_MS = 5_000
 
 const image = (name: string): Partial<SandboxSpec> => ({ image: `registry.invalid/${name}:1` })
 
